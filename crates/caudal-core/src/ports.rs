@@ -1,0 +1,258 @@
+//! What the engine and HTTP need from a store and a broker, in small traits grouped by who calls them.
+//!
+//! A store is anything that passes `caudal_testkit::store`'s conformance suite; a broker, `caudal_testkit::broker`'s.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use serde::Serialize;
+use uuid::Uuid;
+
+use crate::dead_letter::{DeadLetter, KeptDeadLetter};
+use crate::error::{BrokerError, StoreError};
+use crate::message::{Delivery, Message, Position};
+use crate::outcome::{RowOutcome, Tally};
+use crate::plan::ReadPlan;
+use crate::row::{RowBatch, field};
+use crate::schema::{Column, Table};
+use crate::time::Instant;
+use crate::topic::TopicName;
+
+/// What to do with a row that conflicts with a stored one or that the database refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBadRow {
+    /// Leave it out and say so; the caller answers its producer.
+    Report,
+    /// Keep it as a dead letter in the same commit, and say so.
+    DeadLetter,
+    /// Store nothing at all: [`StoreError::Aborted`].
+    Abort,
+}
+
+/// One transaction's worth of work: rows, dead letters, position, accounting. All of it commits, or none.
+#[derive(Debug, Clone)]
+pub struct AppendBatch {
+    pub table: Arc<Table>,
+    pub topic: TopicName,
+    /// Rows of the table's [`written`](Table::written) columns.
+    pub rows: RowBatch,
+    /// What each row was made from, for the dead letter if it must become one ([`AppendBatch::message`]). Same length as
+    /// `rows`, or empty when `on_bad_row` is not `DeadLetter`.
+    pub bodies: Vec<Body>,
+    pub on_bad_row: OnBadRow,
+    /// Messages that are known to be bad before the store sees them.
+    pub dead: Vec<DeadLetter>,
+    pub position: Option<Position>,
+    /// Envelopes rejected back to their producer with nothing kept; only counted.
+    pub rejected: u64,
+    /// The dead letter that these rows repair: settled in the same commit unless a row is bad.
+    pub redrives: Option<Uuid>,
+    pub drift: Vec<DriftNote>,
+}
+
+/// A message's bytes, without what its row already holds.
+#[derive(Debug, Clone)]
+pub struct Body {
+    pub body: Bytes,
+    pub attributes: Option<Bytes>,
+}
+
+impl AppendBatch {
+    pub fn new(table: Arc<Table>, topic: TopicName, on_bad_row: OnBadRow) -> Self {
+        Self {
+            table,
+            topic,
+            rows: RowBatch::default(),
+            bodies: Vec::new(),
+            on_bad_row,
+            dead: Vec::new(),
+            position: None,
+            rejected: 0,
+            redrives: None,
+            drift: Vec::new(),
+        }
+    }
+
+    /// The message that row `index` was made from, put together from the row's leading columns and its body.
+    pub fn message(&self, index: usize) -> Message {
+        let mut fields = self.rows.row(index);
+        let mut next = || fields.next().flatten();
+        let id = next().map(field::uuid).unwrap_or_default();
+        let key = next().map(|key| field::text(key).to_owned());
+        let source = next().map(|source| field::text(source).to_owned()).unwrap_or_default();
+        let published_at = next().map(field::timestamp).unwrap_or_default();
+        let Body { body, attributes } = self.bodies[index].clone();
+        Message { id, key, source, published_at, attributes, body }
+    }
+
+    /// Envelopes in this batch.
+    pub fn accepted(&self) -> u64 {
+        self.rows.len() as u64 + self.dead.len() as u64 + self.rejected
+    }
+}
+
+/// What an append did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Appended {
+    /// One outcome a row, in order; `None` means that every row was stored.
+    pub rows: Option<Vec<RowOutcome>>,
+    /// What was added to the topic's durable accounting. Dead letters that were kept before count as duplicates.
+    pub tally: Tally,
+}
+
+/// A field that a topic's schema does not name, seen in one batch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DriftNote {
+    pub field: String,
+    /// JSON type: `string`, `number`, …
+    pub json_type: String,
+    pub count: u64,
+}
+
+/// A drift note as the store has added it up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DriftReport {
+    #[serde(flatten)]
+    pub note: DriftNote,
+    #[serde(serialize_with = "as_text")]
+    pub first_seen: Instant,
+    #[serde(serialize_with = "as_text")]
+    pub last_seen: Instant,
+}
+
+fn as_text<S: serde::Serializer>(instant: &Instant, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(instant)
+}
+
+/// Writing: called by ingest and consume.
+#[async_trait]
+pub trait Append: Send + Sync {
+    /// Commits the batch in one transaction and says how each row ended. Returns only after the commit is durable.
+    ///
+    /// Appending the same batch again is safe: its rows are duplicates then. Rows that repeat an `_id` within the batch
+    /// count after the first.
+    async fn append(&self, batch: AppendBatch) -> Result<Appended, StoreError>;
+
+    /// Where a subscription stands: the offset to read next, or `None` before its first commit in this incarnation.
+    async fn position(&self, topic: &TopicName, subscription: &str, incarnation: Uuid)
+    -> Result<Option<u64>, StoreError>;
+}
+
+/// Tables: called on start and by schema evolution.
+#[async_trait]
+pub trait Catalogue: Send + Sync {
+    /// Brings Caudal's own tables to this release. One runner at a time; resumable after a kill. Returns the names of the
+    /// migrations it applied.
+    async fn migrate(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Creates the topic's table, or adds the nullable columns it lacks. Never drops, renames or retypes: a column of another
+    /// type is [`StoreError::Setup`]. Returns the columns that exist in the table beyond those asked for.
+    async fn ensure_table(&self, table: &Table) -> Result<Vec<Column>, StoreError>;
+
+    /// One round trip to prove that the store answers.
+    async fn ping(&self) -> Result<(), StoreError>;
+
+    /// Product and version, for `doctor`.
+    async fn describe(&self) -> Result<String, StoreError>;
+}
+
+/// Reading: called by HTTP.
+#[async_trait]
+pub trait Read: Send + Sync {
+    /// The record with this id, all columns in table order, as a batch of one row.
+    async fn get(&self, table: &Arc<Table>, id: Uuid) -> Result<Option<RowBatch>, StoreError>;
+
+    /// The rows of a plan as a stream of batches, in bounded memory however long it is. Dropping the stream ends the read.
+    async fn read(&self, plan: ReadPlan) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError>;
+
+    /// How many rows the plan's filters match, limit and offset ignored.
+    async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError>;
+
+    /// Records that were committed after `from` was given out, all columns, at most `limit`, and where to go on. No record
+    /// is skipped or repeated, whatever order transactions commit in. `None` starts at the present.
+    async fn tail(&self, table: &Arc<Table>, from: Option<TailMark>, limit: usize)
+    -> Result<(RowBatch, TailMark), StoreError>;
+}
+
+/// A place in a table's order of commits; opaque outside the store that gave it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TailMark(pub String);
+
+/// Dead letters and accounting: called by whoever operates Caudal.
+#[async_trait]
+pub trait Operate: Send + Sync {
+    async fn dead_letter(&self, id: Uuid) -> Result<Option<KeptDeadLetter>, StoreError>;
+
+    /// The dead letters that stand for a transaction, newest first, at most ten.
+    async fn dead_letters_of(&self, transaction_id: Uuid) -> Result<Vec<KeptDeadLetter>, StoreError>;
+
+    /// Replaces the payload of a dead letter that is still dead; `false` when there is none.
+    async fn repair(&self, id: Uuid, payload: Bytes) -> Result<bool, StoreError>;
+
+    /// Notes a redrive that failed again: one more attempt, and why.
+    async fn redrive_failed(&self, id: Uuid, reason: &str, detail: &str, pointer: &str) -> Result<(), StoreError>;
+
+    /// The durable tally of a topic, all writers together.
+    async fn tally(&self, topic: &TopicName) -> Result<Tally, StoreError>;
+
+    async fn drift(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError>;
+}
+
+/// Everything a store does.
+pub trait Store: Append + Catalogue + Read + Operate {}
+
+impl<T: Append + Catalogue + Read + Operate> Store for T {}
+
+/// Publishing to a broker.
+#[async_trait]
+pub trait Publish: Send + Sync {
+    /// Returns only when every message is durable in the broker, by the broker's own strongest word.
+    async fn publish(&self, topic: &TopicName, messages: Vec<Message>) -> Result<(), BrokerError>;
+}
+
+/// A broker that Caudal can subscribe to.
+#[async_trait]
+pub trait Broker: Publish {
+    /// Opens a subscription at `from`: the offset that the store holds for it, or the topic's start.
+    async fn subscribe(&self, topic: &TopicName, subscription: &str) -> Result<Box<dyn Subscription>, BrokerError>;
+
+    /// A topic's numbers, for accounting and receipts.
+    async fn topic_state(&self, topic: &TopicName) -> Result<TopicState, BrokerError>;
+
+    /// Looks for a message that is at or after offset `from`. Slow: reads the backlog.
+    async fn find(&self, topic: &TopicName, from: u64, id: Uuid) -> Result<Option<Message>, BrokerError>;
+
+    /// Finishes what is under way and releases the broker's files or connections.
+    async fn close(&self) -> Result<(), BrokerError>;
+}
+
+/// A broker's view of one topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TopicState {
+    pub incarnation: Uuid,
+    /// The oldest offset still kept.
+    pub first: u64,
+    /// The offset that the next message gets: how many were ever published.
+    pub next: u64,
+    /// Bytes kept on disk.
+    pub bytes: u64,
+}
+
+/// One group's durable interest in a topic. Used by one task at a time.
+#[async_trait]
+pub trait Subscription: Send {
+    /// Which life of the topic this reads.
+    fn incarnation(&self) -> Uuid;
+
+    /// Goes to an offset. An offset that is no longer kept is an error that names the gap.
+    async fn seek(&mut self, offset: u64) -> Result<(), BrokerError>;
+
+    /// Waits for at least one message and returns what is there, in order, within both bounds (the first message is returned
+    /// whatever its size). Cancel-safe.
+    async fn receive(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, BrokerError>;
+
+    /// Settles everything before `offset`. Called after the store's commit; lets retention drop it.
+    async fn ack(&mut self, offset: u64) -> Result<(), BrokerError>;
+}
