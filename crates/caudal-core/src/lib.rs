@@ -12,6 +12,7 @@ pub mod dead_letter;
 pub mod encode;
 pub mod error;
 pub mod json;
+pub mod json_schema;
 pub mod limits;
 pub mod message;
 pub mod outcome;

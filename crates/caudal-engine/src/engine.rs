@@ -1,0 +1,157 @@
+//! The engine: topics, a store, perhaps a broker, and the tasks between them.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use caudal_core::error::StoreError;
+use caudal_core::ports::{Broker, Store};
+use caudal_core::schema::Table;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use crate::consume;
+use crate::error::AcceptError;
+use crate::evolve;
+use crate::group::Group;
+use crate::topic::{Topic, Topics};
+use crate::waiters::Waiters;
+
+/// What a deployment may tune.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// How long an append is repeated while the store is away, before the producer is told so.
+    pub store_patience: Duration,
+    /// The name under which workers keep their position in each topic.
+    pub subscription: String,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self { store_patience: Duration::from_secs(3), subscription: "store".to_owned() }
+    }
+}
+
+/// Everything that one process needs to take messages in, store them and answer for them.
+pub struct Engine {
+    pub topics: Topics,
+    pub store: Arc<dyn Store>,
+    /// `None`: messages are stored before they are answered (`broker = "none:"`).
+    pub broker: Option<Arc<dyn Broker>>,
+    pub(crate) config: EngineConfig,
+    pub(crate) waiters: Waiters,
+    pub(crate) keys: KeysInFlight,
+    groups: Mutex<HashMap<String, Group>>,
+    /// Dead letters as a table that readers see.
+    pub dead_letters: Arc<Table>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    pub fn new(
+        topics: Topics,
+        store: Arc<dyn Store>,
+        broker: Option<Arc<dyn Broker>>,
+        config: EngineConfig,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            topics,
+            store,
+            broker,
+            config,
+            waiters: Waiters::default(),
+            keys: KeysInFlight::default(),
+            groups: Mutex::default(),
+            dead_letters: Arc::new(Table::dead_letters()),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Brings the store to this release and every topic's table to its schema. Idempotent.
+    pub async fn prepare(&self) -> Result<Vec<String>, StoreError> {
+        let applied = self.store.migrate().await?;
+        for topic in self.topics.iter() {
+            let beyond = self.store.ensure_table(&topic.table()).await?;
+            evolve::adopt(topic, &beyond);
+        }
+        Ok(applied)
+    }
+
+    /// Starts a worker for each topic: what the broker holds goes into the store. Needs a broker.
+    pub fn start_workers(self: &Arc<Self>) {
+        let Some(broker) = &self.broker else { return };
+        for topic in self.topics.iter() {
+            let worker = consume::run(self.clone(), broker.clone(), topic.clone(), self.stopping.clone());
+            self.tasks.spawn(worker);
+        }
+    }
+
+    /// Cancelled when the engine drains.
+    pub fn stopping(&self) -> &CancellationToken {
+        &self.stopping
+    }
+
+    /// Ends the workers after the batch each has in hand, and lets single messages under way finish.
+    pub async fn drain(&self) {
+        self.stopping.cancel();
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The tables that readers may ask for by name.
+    pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        if name == self.dead_letters.name {
+            return Some(self.dead_letters.clone());
+        }
+        self.topics.get(name).map(|topic| topic.table())
+    }
+
+    pub(crate) fn group(&self, topic: &Arc<Topic>) -> Result<Group, AcceptError> {
+        if self.stopping.is_cancelled() {
+            return Err(AcceptError::Overloaded);
+        }
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(group) = groups.get(topic.name.as_str()) {
+            return Ok(group.clone());
+        }
+        let group = Group::start(topic.clone(), self.store.clone(), self.config.store_patience);
+        groups.insert(topic.name.to_string(), group.clone());
+        Ok(group)
+    }
+}
+
+/// Keys of requests that are running now.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct KeysInFlight {
+    ids: Arc<Mutex<HashSet<Uuid>>>,
+}
+
+impl KeysInFlight {
+    /// Claims a key until the guard is dropped; `None` while another request has it.
+    pub(crate) fn enter(&self, id: Uuid) -> Option<KeyGuard> {
+        let fresh = self.ids.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        fresh.then(|| KeyGuard { keys: self.clone(), id })
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct KeyGuard {
+    keys: KeysInFlight,
+    id: Uuid,
+}
+
+impl Drop for KeyGuard {
+    fn drop(&mut self) {
+        self.keys.ids.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
