@@ -1,1 +1,23 @@
+//! Caudal over HTTP: routes, wire types, problems, the read grammar, the console. Business rules are the engine's, SQL the
+//! store's; here bytes become records and plans, and outcomes become answers.
+//!
+//! [`server`] owns sockets and their time limits, [`guard`] what is refused before any route, [`routes`] the table of routes.
 
+mod compat;
+mod console;
+mod guard;
+mod health;
+pub mod keys;
+mod operate;
+mod prefer;
+pub mod problem;
+mod publish;
+mod read;
+mod routes;
+pub mod server;
+mod state;
+
+pub use guard::Access;
+pub use routes::router;
+pub use server::{ServerConfig, serve};
+pub use state::{App, HttpConfig};

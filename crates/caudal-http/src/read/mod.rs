@@ -1,0 +1,9 @@
+//! Reading: one record, a table, a live tail. A request becomes a plan, the plan's rows are rendered as they stream by.
+
+pub(crate) mod cache;
+mod filters;
+pub(crate) mod grammar;
+pub(crate) mod record;
+pub(crate) mod render;
+pub(crate) mod table;
+pub(crate) mod tail;

@@ -1,0 +1,180 @@
+//! Rows as JSON, NDJSON or CSV. One value has one spelling, whichever store it came from.
+
+use caudal_core::json::write_string;
+use caudal_core::row::{Row, RowBatch, field};
+use caudal_core::schema::ColumnType;
+
+/// A column of an answer.
+#[derive(Debug, Clone)]
+struct Shown {
+    /// `"name":`, with a comma before it unless it is the first.
+    prefix: Vec<u8>,
+    name: String,
+    ty: ColumnType,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// One array.
+    Json,
+    /// One object a line.
+    Ndjson,
+    /// RFC 4180 with a header line.
+    Csv,
+}
+
+/// Writes rows in one encoding. Keeps the little state that a stream of batches needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Renderer {
+    columns: Vec<Shown>,
+    encoding: Encoding,
+    started: bool,
+}
+
+impl Renderer {
+    pub(crate) fn new(columns: impl IntoIterator<Item = (String, ColumnType)>, encoding: Encoding) -> Self {
+        let shown = |(i, (name, ty)): (usize, (String, ColumnType))| {
+            let mut prefix = Vec::with_capacity(name.len() + 4);
+            if i > 0 {
+                prefix.push(b',');
+            }
+            write_string(&mut prefix, &name);
+            prefix.push(b':');
+            Shown { prefix, name, ty }
+        };
+        Self { columns: columns.into_iter().enumerate().map(shown).collect(), encoding, started: false }
+    }
+
+    /// The rows of one batch, continuing what was written before.
+    pub(crate) fn batch(&mut self, rows: &RowBatch) -> Vec<u8> {
+        let mut out = Vec::with_capacity(rows.byte_len() * 2 + 64);
+        for row in rows.rows() {
+            match self.encoding {
+                Encoding::Json => {
+                    out.extend_from_slice(if self.started { b",\n" } else { b"[" });
+                    self.object(&mut out, row);
+                }
+                Encoding::Ndjson => {
+                    self.object(&mut out, row);
+                    out.push(b'\n');
+                }
+                Encoding::Csv => {
+                    if !self.started {
+                        self.csv_header(&mut out);
+                    }
+                    self.csv_row(&mut out, row);
+                }
+            }
+            self.started = true;
+        }
+        out
+    }
+
+    /// What closes the answer; the whole of it when there was no row.
+    pub(crate) fn end(&mut self) -> Vec<u8> {
+        let mut out = Vec::new();
+        match self.encoding {
+            Encoding::Json => out.extend_from_slice(if self.started { b"]" } else { b"[]" }),
+            Encoding::Csv if !self.started => self.csv_header(&mut out),
+            _ => {}
+        }
+        out
+    }
+
+    /// One row as a JSON object.
+    pub(crate) fn object(&self, out: &mut Vec<u8>, row: Row<'_>) {
+        out.push(b'{');
+        for (column, value) in self.columns.iter().zip(row) {
+            out.extend_from_slice(&column.prefix);
+            match value {
+                Some(value) => json_value(out, column.ty, value),
+                None => out.extend_from_slice(b"null"),
+            }
+        }
+        out.push(b'}');
+    }
+
+    fn csv_header(&self, out: &mut Vec<u8>) {
+        for (i, column) in self.columns.iter().enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            csv_text(out, &column.name);
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn csv_row(&self, out: &mut Vec<u8>, row: Row<'_>) {
+        for (i, (column, value)) in self.columns.iter().zip(row).enumerate() {
+            if i > 0 {
+                out.push(b',');
+            }
+            match (column.ty, value) {
+                (_, None) => {}
+                (ColumnType::Text, Some(value)) => csv_text(out, field::text(value)),
+                (ColumnType::Jsonb, Some(value)) => csv_text(out, field::json(value)),
+                (ty, Some(value)) => plain_value(out, ty, value),
+            }
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+fn json_value(out: &mut Vec<u8>, ty: ColumnType, value: &[u8]) {
+    match ty {
+        ColumnType::Text => write_string(out, field::text(value)),
+        ColumnType::Jsonb => out.extend_from_slice(field::json(value).as_bytes()),
+        ColumnType::Int8 | ColumnType::Float8 | ColumnType::Bool => plain_value(out, ty, value),
+        ColumnType::Timestamptz | ColumnType::Date | ColumnType::Uuid => {
+            out.push(b'"');
+            plain_value(out, ty, value);
+            out.push(b'"');
+        }
+    }
+}
+
+fn plain_value(out: &mut Vec<u8>, ty: ColumnType, value: &[u8]) {
+    match ty {
+        ColumnType::Int8 => out.extend_from_slice(itoa::Buffer::new().format(field::int8(value)).as_bytes()),
+        ColumnType::Float8 => float(out, field::float8(value)),
+        ColumnType::Bool => out.extend_from_slice(if field::boolean(value) { b"true" } else { b"false" }),
+        ColumnType::Timestamptz => field::timestamp(value).write_to(out),
+        ColumnType::Date => field::date(value).write_to(out),
+        ColumnType::Uuid => {
+            let mut text = uuid::Uuid::encode_buffer();
+            out.extend_from_slice(field::uuid(value).as_hyphenated().encode_lower(&mut text).as_bytes());
+        }
+        ColumnType::Text => out.extend_from_slice(value),
+        ColumnType::Jsonb => out.extend_from_slice(field::json(value).as_bytes()),
+    }
+}
+
+/// The shortest text that reads back as the same double; whole numbers without a fraction, as PostgreSQL writes them.
+fn float(out: &mut Vec<u8>, value: f64) {
+    if !value.is_finite() {
+        // JSON has no word for these; tables that Caudal did not fill may hold them.
+        out.extend_from_slice(b"null");
+    } else if value.fract() == 0.0 && value.abs() < 1e15 && !(value == 0.0 && value.is_sign_negative()) {
+        out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
+    } else {
+        out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
+    }
+}
+
+/// RFC 4180 quoting, and also around what a spreadsheet would run as a formula.
+fn csv_text(out: &mut Vec<u8>, text: &str) {
+    let special = |b: u8| matches!(b, b',' | b'"' | b'\n' | b'\r');
+    let formula = text.starts_with(['=', '+', '-', '@', '\t']);
+    if !formula && !text.is_empty() && !text.bytes().any(special) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    out.push(b'"');
+    for b in text.bytes() {
+        if b == b'"' {
+            out.push(b'"');
+        }
+        out.push(b);
+    }
+    out.push(b'"');
+}
