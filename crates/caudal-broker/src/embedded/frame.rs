@@ -239,3 +239,7 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     eight.copy_from_slice(&bytes[at..at + 8]);
     u64::from_le_bytes(eight)
 }
+
+#[cfg(test)]
+#[path = "frame_test.rs"]
+mod test;

@@ -127,11 +127,13 @@ impl Recovery<'_> {
         if let Some(dirty) = dirty {
             self.check_torn(life, last, &walked, dirty, synced)?;
             cut(&last.file, walked.end).map_err(OpenError::io(&last.path))?;
+            failpoint::hit("recover.after-cut");
             let (file, at, bytes) = (last.path.display(), walked.end, dirty - walked.end);
             tracing::warn!(%file, at, bytes, "cut a torn frame that was never acknowledged");
         }
         let durable = synced.filter(|synced| synced.segment == last.base).map_or(0, |synced| synced.end);
         make_durable(&last.file, durable, walked.end).map_err(OpenError::io(&last.path))?;
+        failpoint::hit("recover.after-sync");
         let size = self.reallocate(last)?;
         sync_dir(self.dir).map_err(OpenError::io(self.dir))?;
         let synced = Synced { segment: last.base, end: walked.end, next: walked.next };

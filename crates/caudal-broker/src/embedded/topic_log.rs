@@ -96,7 +96,6 @@ impl Shared {
     }
 
     pub(crate) fn end(&self, ended: Ended) {
-        self.room.close();
         if let Ended::Failed(reason) = &ended {
             tracing::error!(topic = %self.topic, %reason, "the embedded queue failed; nothing is acknowledged any more");
             self.failure.send_if_modified(|failure| {
@@ -108,6 +107,8 @@ impl Shared {
         self.tail.send_modify(|tail| {
             tail.ended.get_or_insert(ended);
         });
+        // After the reason is there: publishers who find the queue closed ask for it.
+        self.room.close();
     }
 
     /// Why nothing can be published.

@@ -115,6 +115,8 @@ impl Writer {
         };
         if failpoint::planted("ack-before-fsync") {
             answer(waiting, Ok(()));
+            // Long enough for a publisher to believe it.
+            std::thread::sleep(std::time::Duration::from_millis(2));
             return self.write(&messages).map_err(|error| error.to_string().into());
         }
         match self.write(&messages) {
