@@ -1,1 +1,14 @@
+//! PostgreSQL and SQLite behind Caudal's store ports.
+//!
+//! Each store has its own SQL, its own `error.rs` and its own migrations. What both must decide the same way stands here:
+//! [`compare`] tells a duplicate from a conflict, [`settle`] turns the outcomes of rows into dead letters and a tally,
+//! [`migration`] says which migrations are still to run.
 
+mod compare;
+mod migration;
+mod settle;
+
+#[cfg(feature = "postgres")]
+pub mod postgres;
+#[cfg(feature = "sqlite")]
+pub mod sqlite;

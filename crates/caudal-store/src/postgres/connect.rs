@@ -1,0 +1,255 @@
+//! Configuration, and one connection with the statements prepared on it.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use caudal_core::error::StoreError;
+use tokio::task::JoinHandle;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{CancelToken, Client, Config, Error, Row, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::store_error;
+use super::tls::{self, Verify};
+
+/// How to reach and use a PostgreSQL server (or Aurora, Citus, PgBouncer in front of one).
+#[derive(Clone)]
+pub struct PostgresConfig {
+    /// `postgres://user:password@host:port/database?sslmode=…`, or libpq's `key=value` form.
+    pub url: String,
+    /// Connections that append; so many transactions commit side by side.
+    pub writers: usize,
+    /// Connections that stream reads.
+    pub readers: usize,
+    pub statement_timeout: Duration,
+    /// The URL leads to PgBouncer in transaction mode: nothing may outlive a transaction on a server connection.
+    pub transaction_pooling: bool,
+    /// Names this process in the ledger and in `pg_stat_activity`; no two that run at once may share it.
+    pub instance: String,
+}
+
+impl PostgresConfig {
+    pub fn new(url: impl Into<String>, instance: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            writers: 4,
+            readers: 4,
+            statement_timeout: Duration::from_secs(30),
+            transaction_pooling: false,
+            instance: instance.into(),
+        }
+    }
+}
+
+/// Without the URL: it may hold a password.
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("writers", &self.writers)
+            .field("readers", &self.readers)
+            .field("transaction_pooling", &self.transaction_pooling)
+            .field("instance", &self.instance)
+            .finish_non_exhaustive()
+    }
+}
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// How long sent bytes may stay unacknowledged before the connection counts as dead.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+/// A transaction of ours that waits this long for its client has lost it.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Opens connections.
+#[derive(Clone)]
+pub(super) struct Connector {
+    config: Config,
+    tls: MakeRustlsConnect,
+    /// Statements stay prepared on a connection; not behind a transaction pool.
+    named: bool,
+}
+
+impl Connector {
+    /// Reads the URL. No connection yet.
+    pub(super) fn new(from: &PostgresConfig) -> Result<Self, StoreError> {
+        let (url, mode, root_certificates) = split_tls(&from.url);
+        let unreadable = |e: Error| StoreError::Setup(format!("the store's URL cannot be read: {}", source_text(&e)));
+        let mut config = Config::from_str(&url).map_err(unreadable)?;
+        let verify = match (mode.as_deref(), &root_certificates) {
+            (Some("verify-full"), _) => Verify::Full,
+            (Some("verify-ca"), _) | (_, Some(_)) => Verify::Authority,
+            _ => Verify::Nothing,
+        };
+        if verify != Verify::Nothing {
+            config.ssl_mode(SslMode::Require);
+        }
+        if config.get_connect_timeout().is_none() {
+            config.connect_timeout(CONNECT_TIMEOUT);
+        }
+        config.keepalives_idle(KEEPALIVE_IDLE).keepalives_interval(KEEPALIVE_INTERVAL).keepalives_retries(3);
+        config.tcp_user_timeout(UNACKNOWLEDGED_MAX);
+        if config.get_application_name().is_none() {
+            config.application_name(format!("caudal {}", from.instance));
+        }
+        if !from.transaction_pooling {
+            config.options(options(config.get_options(), from.statement_timeout));
+        }
+        let tls = tls::connector(verify, root_certificates.as_deref())?;
+        Ok(Self { config, tls, named: !from.transaction_pooling })
+    }
+
+    pub(super) async fn connect(&self) -> Result<Conn, StoreError> {
+        let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(store_error)?;
+        let task = tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a PostgreSQL connection ended");
+            }
+        });
+        Ok(Conn { client, task, prepared: HashMap::new(), named: self.named, tls: self.tls.clone() })
+    }
+}
+
+impl fmt::Debug for Connector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connector").field("hosts", &self.config.get_hosts()).finish_non_exhaustive()
+    }
+}
+
+/// Session settings as startup options: they hold from the first statement and cost no round trip. The URL's own come last
+/// and win.
+fn options(own: Option<&str>, statement_timeout: Duration) -> String {
+    let millis = [
+        ("statement_timeout", statement_timeout),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
+        ("lock_timeout", LOCK_TIMEOUT.min(statement_timeout)),
+    ];
+    let mut out = String::from("-c timezone=UTC -c client_min_messages=error");
+    for (name, value) in millis {
+        out.push_str(&format!(" -c {name}={}", value.as_millis()));
+    }
+    if let Some(own) = own {
+        out.push(' ');
+        out.push_str(own);
+    }
+    out
+}
+
+/// Takes `sslmode=verify-…` and `sslrootcert` out of a URL: the driver knows neither.
+fn split_tls(url: &str) -> (String, Option<String>, Option<String>) {
+    let Some((base, query)) = url.split_once('?').filter(|_| url.contains("://")) else {
+        return (url.to_owned(), None, None);
+    };
+    let (mut mode, mut roots, mut kept) = (None, None, Vec::new());
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("sslmode", value)) => {
+                mode = Some(value.to_owned());
+                if !value.starts_with("verify-") {
+                    kept.push(pair);
+                }
+            }
+            Some(("sslrootcert", value)) => roots = Some(value.replace("%2F", "/").replace("%2f", "/")),
+            _ => kept.push(pair),
+        }
+    }
+    let url = if kept.is_empty() { base.to_owned() } else { format!("{base}?{}", kept.join("&")) };
+    (url, mode, roots)
+}
+
+/// The innermost words of an error; the outer ones only repeat that something went wrong.
+fn source_text(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// One connection. Dropping it closes the socket at once, whatever is under way.
+pub(super) struct Conn {
+    pub(super) client: Client,
+    task: JoinHandle<()>,
+    prepared: HashMap<String, Arc<Query>>,
+    named: bool,
+    tls: MakeRustlsConnect,
+}
+
+impl fmt::Debug for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Conn").field("prepared", &self.prepared.len()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Conn {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A statement ready to run: prepared on its connection, or (behind a transaction pool) sent as text with its types, in one
+/// unnamed round trip.
+#[derive(Debug)]
+pub(super) struct Query {
+    sql: String,
+    types: Vec<Type>,
+    statement: Option<Statement>,
+}
+
+pub(super) type Params<'a> = &'a [&'a (dyn ToSql + Sync)];
+
+/// Statements kept prepared on one connection; over it all are forgotten, which only costs preparing them again.
+const PREPARED_MAX: usize = 256;
+
+impl Conn {
+    /// The statement for this text; prepared on first use. Get all statements of a pipeline before it starts: a round trip
+    /// between its parts would break their order.
+    pub(super) async fn prepare(&mut self, sql: &str, types: &[Type]) -> Result<Arc<Query>, Error> {
+        if let Some(query) = self.prepared.get(sql) {
+            return Ok(query.clone());
+        }
+        let statement = match self.named {
+            true => Some(self.client.prepare_typed(sql, types).await?),
+            false => None,
+        };
+        let query = Arc::new(Query { sql: sql.to_owned(), types: types.to_vec(), statement });
+        if self.prepared.len() >= PREPARED_MAX {
+            self.prepared.clear();
+        }
+        self.prepared.insert(sql.to_owned(), query.clone());
+        Ok(query)
+    }
+
+    /// A `COPY` statement, kept prepared. Only where statements may be named.
+    pub(super) async fn prepare_copy(&mut self, sql: &str) -> Result<Statement, Error> {
+        let query = self.prepare(sql, &[]).await?;
+        match &query.statement {
+            Some(statement) => Ok(statement.clone()),
+            None => self.client.prepare(sql).await,
+        }
+    }
+
+    pub(super) async fn execute(&self, query: &Query, params: Params<'_>) -> Result<u64, Error> {
+        match &query.statement {
+            Some(statement) => self.client.execute(statement, params).await,
+            None => self.client.execute_typed(&query.sql, &typed(query, params)).await,
+        }
+    }
+
+    pub(super) async fn query(&self, query: &Query, params: Params<'_>) -> Result<Vec<Row>, Error> {
+        match &query.statement {
+            Some(statement) => self.client.query(statement, params).await,
+            None => self.client.query_typed(&query.sql, &typed(query, params)).await,
+        }
+    }
+
+    /// Asks the server to stop what this connection runs; over a connection of its own.
+    pub(super) fn cancel(&self) -> (CancelToken, MakeRustlsConnect) {
+        (self.client.cancel_token(), self.tls.clone())
+    }
+}
+
+fn typed<'a>(query: &Query, params: Params<'a>) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
+    params.iter().copied().zip(query.types.iter().cloned()).collect()
+}

@@ -1,0 +1,102 @@
+//! PostgreSQL's errors, told apart once: what is transient, what somebody must act on, what a row did.
+
+use caudal_core::error::StoreError;
+use caudal_core::rejection::Rejection;
+use tokio_postgres::Error;
+use tokio_postgres::error::{DbError, SqlState};
+
+use crate::compare::refused;
+
+/// What a failed statement means to the caller of a port.
+pub(super) fn store_error(error: Error) -> StoreError {
+    let Some(db) = error.as_db_error() else {
+        return without_code(error);
+    };
+    let code = db.code().code();
+    match code {
+        "57014" => StoreError::Timeout,
+        "53100" => StoreError::Full(Box::new(error)),
+        "28P01" | "28000" => StoreError::Setup(format!(
+            "PostgreSQL does not let this user in: check the user and the password in the store's URL ({})",
+            db.message()
+        )),
+        "3D000" => StoreError::Setup(format!("{}: create it, or correct the store's URL", db.message())),
+        "42501" => StoreError::Setup(format!("the store's user lacks a permission: {}", db.message())),
+        "42P01" | "3F000" => StoreError::Setup(format!("{}: run `caudal migrate`", db.message())),
+        "42703" | "42804" | "42883" => StoreError::Setup(format!("a table is not as expected: {}", db.message())),
+        // A plan that a schema change made stale: the next call plans anew.
+        "0A000" | "26000" if is_stale_plan(db) => StoreError::unavailable(error),
+        _ if is_transient(code) => StoreError::unavailable(error),
+        _ => StoreError::fatal(error),
+    }
+}
+
+fn without_code(error: Error) -> StoreError {
+    let text = error.to_string();
+    // The driver has no kinds for these; its words are fixed strings.
+    if text.contains("password missing") {
+        return StoreError::Setup("PostgreSQL asks for a password and the store's URL has none".into());
+    }
+    let is_fault_of_ours = text.starts_with("error serializing") || text.starts_with("error deserializing");
+    if is_fault_of_ours { StoreError::fatal(error) } else { StoreError::unavailable(error) }
+}
+
+/// Classes 08 (connection), 53 (resources), 57P (shut down), 58 (I/O of the server), and what a repeat can cure.
+fn is_transient(code: &str) -> bool {
+    matches!(&code[..2], "08" | "53" | "58")
+        || code.starts_with("57P")
+        || matches!(code, "25006" | "25P02" | "25P03" | "40001" | "40P01" | "55P03" | "55006" | "55000")
+}
+
+fn is_stale_plan(db: &DbError) -> bool {
+    db.code() == &SqlState::INVALID_SQL_STATEMENT_NAME || db.message().starts_with("cached plan must not change")
+}
+
+/// Whether the connection may be used again after this error. A server that turned read-only (25006) is the old primary
+/// after a failover: only a new connection finds the new one.
+pub(super) fn keeps_connection(error: &StoreError) -> bool {
+    match error {
+        StoreError::Fenced | StoreError::Aborted { .. } => true,
+        StoreError::Setup(_) | StoreError::Timeout | StoreError::Full(_) | StoreError::Fatal(_) => false,
+        StoreError::Unavailable(cause) => {
+            let code = cause.downcast_ref::<Error>().and_then(Error::code);
+            code.is_some_and(|code| matches!(code.code(), "40001" | "40P01" | "55P03"))
+        }
+    }
+}
+
+/// Why rows could not be written.
+#[derive(Debug)]
+pub(super) enum PutError {
+    /// A key is taken, or two writers waited for each other's: look at what is stored and try again.
+    Taken { deadlock: bool },
+    /// A row is not acceptable to the database; the number of the row among those sent, where the database said so.
+    Refused { rejection: Rejection, row: Option<usize> },
+    Store(StoreError),
+}
+
+impl PutError {
+    pub(super) fn of(error: Error) -> Self {
+        let Some(db) = error.as_db_error() else { return Self::Store(store_error(error)) };
+        let code = db.code().code();
+        match code {
+            "23505" if db.constraint().is_some_and(|name| name.ends_with("_pkey")) => Self::Taken { deadlock: false },
+            "40P01" | "40001" => Self::Taken { deadlock: true },
+            _ if is_about_a_row(code) => Self::Refused { rejection: refused(code, db.message()), row: copy_line(db) },
+            _ => Self::Store(store_error(error)),
+        }
+    }
+}
+
+/// Data exceptions, constraints, checks of views, limits of a row or index entry, and what a trigger raises.
+fn is_about_a_row(code: &str) -> bool {
+    matches!(&code[..2], "22" | "23" | "44" | "54") || code == "P0001"
+}
+
+/// `COPY name, line 17[, column c]` → 16. PostgreSQL says so for binary input too; errors of deferred triggers have none.
+fn copy_line(db: &DbError) -> Option<usize> {
+    let place = db.where_()?.lines().find_map(|line| line.strip_prefix("COPY "))?;
+    let number = place.rsplit_once(", line ")?.1;
+    let digits = number.split(|c: char| !c.is_ascii_digit()).next()?;
+    digits.parse::<usize>().ok()?.checked_sub(1)
+}

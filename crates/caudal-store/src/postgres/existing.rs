@@ -1,0 +1,85 @@
+//! The careful way's first step: which rows of a batch are there already, and which are the same.
+
+use std::sync::Arc;
+
+use caudal_core::outcome::RowOutcome;
+use caudal_core::ports::AppendBatch;
+use caudal_core::rejection::Rejection;
+use caudal_core::row::{RowBatch, field};
+use caudal_core::schema::{ID, Table};
+use foldhash::HashMap;
+use tokio_postgres::Error;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::connect::{Conn, Query};
+use super::sql::{column_list, quoted};
+use super::wire::push_row;
+use crate::compare::{conflict, content_of, first_difference};
+
+/// The id of a written row.
+pub(super) fn id_of(batch: &AppendBatch, index: usize) -> Uuid {
+    batch.rows.row(index).next().flatten().map(field::uuid).unwrap_or_default()
+}
+
+pub(super) async fn prepare(conn: &mut Conn, table: &Table) -> Result<Arc<Query>, Error> {
+    let columns = std::iter::once(ID).chain(table.content().map(|(_, c)| c.name.as_str()));
+    let sql = format!("select {} from {} where _id = any($1)", column_list(columns), quoted(&table.name));
+    conn.prepare(&sql, &[Type::UUID_ARRAY]).await
+}
+
+/// The content of the stored rows that have ids of a batch.
+#[derive(Debug, Default)]
+pub(super) struct Existing {
+    content: RowBatch,
+    by_id: HashMap<Uuid, usize>,
+}
+
+impl Existing {
+    pub(super) async fn fetch(conn: &Conn, query: &Query, batch: &AppendBatch) -> Result<Self, Error> {
+        let ids: Vec<Uuid> = (0..batch.rows.len()).map(|i| id_of(batch, i)).collect();
+        let mut existing = Self::default();
+        for row in conn.query(query, &[&ids]).await? {
+            existing.by_id.insert(row.try_get(0)?, existing.content.len());
+            push_row(&mut existing.content, &row, 1)?;
+        }
+        Ok(existing)
+    }
+}
+
+/// How a batch falls apart: which rows to store, and how the others end.
+#[derive(Debug)]
+pub(super) struct Sorted {
+    /// One a row; those in `store` count as stored, which the database must confirm.
+    pub(super) outcomes: Vec<RowOutcome>,
+    pub(super) store: Vec<usize>,
+}
+
+/// Each row against what is stored, then against the row of the same id before it in the batch. A row that the database
+/// refused leaves its id to the next one.
+pub(super) fn sort(batch: &AppendBatch, existing: &Existing, refused: &HashMap<usize, Rejection>) -> Sorted {
+    let mut sorted = Sorted { outcomes: Vec::with_capacity(batch.rows.len()), store: Vec::new() };
+    let mut firsts: HashMap<Uuid, usize> = HashMap::default();
+    for index in 0..batch.rows.len() {
+        let row = batch.rows.row(index);
+        let id = id_of(batch, index);
+        let difference = if let Some(rejection) = refused.get(&index) {
+            sorted.outcomes.push(RowOutcome::Bad(rejection.clone()));
+            continue;
+        } else if let Some(at) = existing.by_id.get(&id) {
+            first_difference(&batch.table, row, existing.content.row(*at))
+        } else if let Some(first) = firsts.get(&id) {
+            first_difference(&batch.table, row, content_of(batch.rows.row(*first)))
+        } else {
+            firsts.insert(id, index);
+            sorted.store.push(index);
+            sorted.outcomes.push(RowOutcome::Stored);
+            continue;
+        };
+        sorted.outcomes.push(match difference {
+            None => RowOutcome::Duplicate,
+            Some(column) => RowOutcome::Bad(conflict(column)),
+        });
+    }
+    sorted
+}

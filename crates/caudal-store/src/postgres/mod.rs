@@ -1,0 +1,167 @@
+//! PostgreSQL 14 or later, and what speaks its protocol: Aurora, Citus, PgBouncer in front of one.
+
+mod append;
+mod catalogue;
+mod closing;
+mod connect;
+mod copy;
+mod error;
+mod existing;
+mod get;
+mod operate;
+mod pool;
+mod read;
+mod sql;
+mod tail;
+mod tls;
+mod wire;
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use caudal_core::dead_letter::KeptDeadLetter;
+use caudal_core::error::StoreError;
+use caudal_core::outcome::Tally;
+use caudal_core::plan::ReadPlan;
+use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::row::RowBatch;
+use caudal_core::schema::{Column, Table};
+use caudal_core::topic::TopicName;
+use foldhash::HashMap;
+use futures_util::stream::BoxStream;
+use uuid::Uuid;
+
+pub use connect::PostgresConfig;
+use connect::Connector;
+use get::PointReads;
+use pool::Pool;
+
+/// A PostgreSQL database. Holds no connection that it does not need; every call reconnects what broke.
+#[derive(Debug)]
+pub struct PostgresStore {
+    connector: Connector,
+    writers: Arc<Pool>,
+    readers: Arc<Pool>,
+    points: PointReads,
+    /// Tables in which duplicates were seen lately: how many batches still go the careful way first.
+    careful: Mutex<HashMap<String, u32>>,
+    instance: String,
+    pooled: bool,
+    statement_timeout: Duration,
+}
+
+impl PostgresStore {
+    /// Reads the configuration and connects nowhere: a worker can start before its database does.
+    pub fn new(config: PostgresConfig) -> Result<Self, StoreError> {
+        let connector = Connector::new(&config)?;
+        Ok(Self {
+            writers: Pool::new(connector.clone(), config.writers),
+            readers: Pool::new(connector.clone(), config.readers),
+            points: PointReads::new(connector.clone()),
+            connector,
+            careful: Mutex::default(),
+            instance: config.instance,
+            pooled: config.transaction_pooling,
+            statement_timeout: config.statement_timeout,
+        })
+    }
+
+    /// Like [`new`](Self::new), and proves that the database can be reached.
+    pub async fn connect(config: PostgresConfig) -> Result<Self, StoreError> {
+        let store = Self::new(config)?;
+        store.ping().await?;
+        Ok(store)
+    }
+}
+
+#[async_trait]
+impl Append for PostgresStore {
+    async fn append(&self, batch: AppendBatch) -> Result<Appended, StoreError> {
+        append::append(self, batch).await
+    }
+
+    async fn position(
+        &self,
+        topic: &TopicName,
+        subscription: &str,
+        incarnation: Uuid,
+    ) -> Result<Option<u64>, StoreError> {
+        self.position_of(topic, subscription, incarnation).await
+    }
+}
+
+#[async_trait]
+impl Catalogue for PostgresStore {
+    async fn migrate(&self) -> Result<Vec<String>, StoreError> {
+        catalogue::migrate(self).await
+    }
+
+    async fn ensure_table(&self, table: &Table) -> Result<Vec<Column>, StoreError> {
+        catalogue::ensure_table(self, table).await
+    }
+
+    async fn ping(&self) -> Result<(), StoreError> {
+        self.ask("select 1", &[], true).await.map(drop)
+    }
+
+    async fn describe(&self) -> Result<String, StoreError> {
+        let rows = self.ask("select current_setting('server_version')", &[], true).await?;
+        let version: Option<&str> = rows.first().and_then(|row| row.try_get(0).ok());
+        // Debian appends its package's version.
+        let version = version.and_then(|v| v.split_whitespace().next()).unwrap_or("of unknown version");
+        Ok(format!("PostgreSQL {version}"))
+    }
+}
+
+#[async_trait]
+impl Read for PostgresStore {
+    async fn get(&self, table: &Arc<Table>, id: Uuid) -> Result<Option<RowBatch>, StoreError> {
+        self.points.get(table, id).await
+    }
+
+    async fn read(&self, plan: ReadPlan) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
+        read::read(self, plan).await
+    }
+
+    async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError> {
+        read::count(self, plan).await
+    }
+
+    async fn tail(
+        &self,
+        table: &Arc<Table>,
+        from: Option<TailMark>,
+        limit: usize,
+    ) -> Result<(RowBatch, TailMark), StoreError> {
+        tail::tail(self, table, from, limit).await
+    }
+}
+
+#[async_trait]
+impl Operate for PostgresStore {
+    async fn dead_letter(&self, id: Uuid) -> Result<Option<KeptDeadLetter>, StoreError> {
+        self.dead_letter_by(id).await
+    }
+
+    async fn dead_letters_of(&self, transaction_id: Uuid) -> Result<Vec<KeptDeadLetter>, StoreError> {
+        self.dead_letters_for(transaction_id).await
+    }
+
+    async fn repair(&self, id: Uuid, payload: Bytes) -> Result<bool, StoreError> {
+        self.repair_payload(id, payload).await
+    }
+
+    async fn redrive_failed(&self, id: Uuid, reason: &str, detail: &str, pointer: &str) -> Result<(), StoreError> {
+        self.note_failed_redrive(id, reason, detail, pointer).await
+    }
+
+    async fn tally(&self, topic: &TopicName) -> Result<Tally, StoreError> {
+        self.tally_of(topic).await
+    }
+
+    async fn drift(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError> {
+        self.drift_of(topic).await
+    }
+}

@@ -1,0 +1,135 @@
+//! Reads: single records on threads kept for them, long ones streamed through a short channel from other threads.
+
+use std::sync::Arc;
+
+use caudal_core::error::StoreError;
+use caudal_core::plan::ReadPlan;
+use caudal_core::ports::TailMark;
+use caudal_core::row::RowBatch;
+use caudal_core::schema::{Column, Table};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use rusqlite::{params, params_from_iter};
+use tokio::sync::mpsc;
+use uuid::Uuid;
+
+use super::SqliteStore;
+use super::error::store_error;
+use super::readers::Reader;
+use super::sql::{self, Sql, column_list, quoted};
+use super::values::push_row;
+
+/// A batch goes out when it has this many bytes.
+const BATCH_BYTES: usize = 128 * 1024;
+/// Batches read ahead of a slow consumer.
+const BATCHES_AHEAD: usize = 2;
+
+pub(super) async fn get(store: &SqliteStore, table: &Arc<Table>, id: Uuid) -> Result<Option<RowBatch>, StoreError> {
+    let table = table.clone();
+    let work = move |reader: &Reader| {
+        let columns = column_list(table.columns.iter().map(|c| c.name.as_str()));
+        let sql = format!("select {columns} from {} where _id = ?1", quoted(&table.name));
+        let mut statement = reader.conn.prepare_cached(&sql).map_err(store_error)?;
+        let mut rows = statement.query(params![id.to_string()]).map_err(store_error)?;
+        let Some(row) = rows.next().map_err(store_error)? else { return Ok(None) };
+        let mut batch = RowBatch::default();
+        push_row(&mut batch, row, 0, table.columns.iter())?;
+        Ok(Some(batch))
+    };
+    store.points.ask(work).await
+}
+
+pub(super) async fn read(
+    store: &SqliteStore,
+    plan: ReadPlan,
+) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
+    let sql = sql::select(&plan)?;
+    let (batches, mut arriving) = mpsc::channel(BATCHES_AHEAD);
+    store.streams.send(move |reader| {
+        if let Err(error) = pour(reader, &plan, &sql, &batches) {
+            let _ = batches.blocking_send(Err(error));
+        }
+    })?;
+    // The first batch is awaited here, so that a read that fails at once fails before anybody answered anything.
+    let first = match arriving.recv().await {
+        Some(first) => first?,
+        None => return Ok(futures_util::stream::empty().boxed()),
+    };
+    let rest = futures_util::stream::unfold(arriving, |mut arriving| async move {
+        let batch = arriving.recv().await?;
+        Some((batch, arriving))
+    });
+    Ok(futures_util::stream::once(async { Ok(first) }).chain(rest).boxed())
+}
+
+/// Ends early when nobody takes the batches any more: that is how dropping the stream frees the thread.
+fn pour(
+    reader: &Reader,
+    plan: &ReadPlan,
+    sql: &Sql,
+    batches: &mpsc::Sender<Result<RowBatch, StoreError>>,
+) -> Result<(), StoreError> {
+    let columns: Vec<&Column> = plan.select.iter().map(|s| &plan.table.columns[s.column]).collect();
+    let mut statement = reader.conn.prepare_cached(&sql.text).map_err(store_error)?;
+    let mut rows = statement.query(params_from_iter(&sql.values)).map_err(store_error)?;
+    let mut batch = RowBatch::default();
+    while let Some(row) = rows.next().map_err(store_error)? {
+        push_row(&mut batch, row, 0, columns.iter().copied())?;
+        if batch.byte_len() >= BATCH_BYTES {
+            if batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+                return Ok(());
+            }
+            reader.restart_clock();
+        }
+    }
+    if !batch.is_empty() {
+        let _ = batches.blocking_send(Ok(batch));
+    }
+    Ok(())
+}
+
+pub(super) async fn count(store: &SqliteStore, plan: &ReadPlan) -> Result<u64, StoreError> {
+    let sql = sql::count(plan)?;
+    let work = move |reader: &Reader| {
+        let mut statement = reader.conn.prepare_cached(&sql.text).map_err(store_error)?;
+        let count: i64 =
+            statement.query_row(params_from_iter(&sql.values), |row| row.get(0)).map_err(store_error)?;
+        Ok(count as u64)
+    };
+    store.streams.ask(work).await
+}
+
+/// One writer commits in order, so the row number is the order of commits.
+pub(super) async fn tail(
+    store: &SqliteStore,
+    table: &Arc<Table>,
+    from: Option<TailMark>,
+    limit: usize,
+) -> Result<(RowBatch, TailMark), StoreError> {
+    let table = table.clone();
+    let from = match from {
+        Some(mark) => Some(mark.0.parse::<i64>().map_err(|_| {
+            StoreError::Setup("this place in the stream is not one of SQLite's".into())
+        })?),
+        None => None,
+    };
+    let work = move |reader: &Reader| {
+        let name = quoted(&table.name);
+        let mut batch = RowBatch::default();
+        let Some(mut last) = from else {
+            let sql = format!("select coalesce(max(rowid), 0) from {name}");
+            let last: i64 = reader.conn.query_row(&sql, [], |row| row.get(0)).map_err(store_error)?;
+            return Ok((batch, TailMark(last.to_string())));
+        };
+        let columns = column_list(table.columns.iter().map(|c| c.name.as_str()));
+        let sql = format!("select rowid, {columns} from {name} where rowid > ?1 order by rowid limit ?2");
+        let mut statement = reader.conn.prepare_cached(&sql).map_err(store_error)?;
+        let mut rows = statement.query(params![last, limit.max(1) as i64]).map_err(store_error)?;
+        while let Some(row) = rows.next().map_err(store_error)? {
+            last = row.get(0).map_err(store_error)?;
+            push_row(&mut batch, row, 1, table.columns.iter())?;
+        }
+        Ok((batch, TailMark(last.to_string())))
+    };
+    store.points.ask(work).await
+}

@@ -1,0 +1,89 @@
+//! Between the bytes of a row and SQLite's values.
+//!
+//! `int8` INTEGER · `float8` REAL · `bool` INTEGER 0 or 1 · `text` TEXT · `uuid` TEXT, lower-case with hyphens ·
+//! `date` TEXT · `timestamptz` TEXT as [`Instant`] writes it, which sorts by time · `jsonb` TEXT.
+
+use caudal_core::error::StoreError;
+use caudal_core::plan::Scalar;
+use caudal_core::row::{RowBatch, RowWriter, field};
+use caudal_core::schema::{Column, ColumnType};
+use caudal_core::time::{Date, Instant};
+use rusqlite::Row;
+use rusqlite::types::{ToSqlOutput, Value, ValueRef};
+use uuid::Uuid;
+
+pub(super) fn sql_type(ty: ColumnType) -> &'static str {
+    match ty {
+        ColumnType::Int8 | ColumnType::Bool => "INTEGER",
+        ColumnType::Float8 => "REAL",
+        _ => "TEXT",
+    }
+}
+
+/// A field of a row as a value to bind; text is borrowed.
+pub(super) fn bound(ty: ColumnType, bytes: Option<&[u8]>) -> ToSqlOutput<'_> {
+    let Some(bytes) = bytes else { return ToSqlOutput::Owned(Value::Null) };
+    let owned = |text: String| ToSqlOutput::Owned(Value::Text(text));
+    match ty {
+        ColumnType::Int8 => ToSqlOutput::Owned(Value::Integer(field::int8(bytes))),
+        ColumnType::Float8 => ToSqlOutput::Owned(Value::Real(field::float8(bytes))),
+        ColumnType::Bool => ToSqlOutput::Owned(Value::Integer(field::boolean(bytes).into())),
+        ColumnType::Text => ToSqlOutput::Borrowed(ValueRef::Text(bytes)),
+        ColumnType::Jsonb => ToSqlOutput::Borrowed(ValueRef::Text(bytes.get(1..).unwrap_or_default())),
+        ColumnType::Timestamptz => owned(field::timestamp(bytes).to_string()),
+        ColumnType::Date => owned(field::date(bytes).to_string()),
+        ColumnType::Uuid => owned(field::uuid(bytes).to_string()),
+    }
+}
+
+pub(super) fn of_scalar(value: &Scalar) -> Value {
+    match value {
+        Scalar::Int8(v) => Value::Integer(*v),
+        Scalar::Float8(v) => Value::Real(*v),
+        Scalar::Bool(v) => Value::Integer((*v).into()),
+        Scalar::Text(v) | Scalar::Jsonb(v) => Value::Text(v.clone()),
+        Scalar::Timestamptz(v) => Value::Text(v.to_string()),
+        Scalar::Date(v) => Value::Text(v.to_string()),
+        Scalar::Uuid(v) => Value::Text(v.to_string()),
+    }
+}
+
+/// Appends the result's columns from `first` on as one row of a batch.
+pub(super) fn push_row<'c>(
+    to: &mut RowBatch,
+    row: &Row<'_>,
+    first: usize,
+    columns: impl ExactSizeIterator<Item = &'c Column>,
+) -> Result<(), StoreError> {
+    let mut out = to.begin(columns.len());
+    for (index, column) in columns.enumerate() {
+        let value = row.get_ref(first + index).map_err(super::error::store_error)?;
+        if write(&mut out, column.ty, value).is_none() {
+            return Err(StoreError::Setup(format!(
+                "column {} holds a value that is no {}: it was not written by Caudal",
+                column.name,
+                column.ty.name()
+            )));
+        }
+    }
+    out.finish();
+    Ok(())
+}
+
+fn write(out: &mut RowWriter<'_>, ty: ColumnType, value: ValueRef<'_>) -> Option<()> {
+    let text = || value.as_str().ok();
+    match (ty, value) {
+        (_, ValueRef::Null) => out.null(),
+        (ColumnType::Int8, ValueRef::Integer(v)) => out.int8(v),
+        (ColumnType::Bool, ValueRef::Integer(v)) => out.boolean(v != 0),
+        (ColumnType::Float8, ValueRef::Real(v)) => out.float8(v),
+        (ColumnType::Float8, ValueRef::Integer(v)) => out.float8(v as f64),
+        (ColumnType::Text, ValueRef::Text(v)) => out.raw(v),
+        (ColumnType::Jsonb, ValueRef::Text(v)) => out.json(v),
+        (ColumnType::Timestamptz, _) => out.timestamp(Instant::parse(text()?)?),
+        (ColumnType::Date, _) => out.date(Date::parse(text()?)?),
+        (ColumnType::Uuid, _) => out.uuid(Uuid::try_parse(text()?).ok()?),
+        _ => return None,
+    }
+    Some(())
+}
