@@ -225,7 +225,12 @@ impl Engine {
     /// How far the store is behind the topic; `None` without a broker.
     pub async fn progress(&self, topic: &Topic) -> Result<Option<Progress>, crate::AcceptError> {
         let Some(broker) = &self.broker else { return Ok(None) };
-        let state = broker.topic_state(&topic.name).await?;
+        let state = match broker.topic_state(&topic.name).await {
+            Ok(state) => state,
+            // Nothing was published yet.
+            Err(BrokerError::UnknownTopic(_)) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
         let committed = self.store.position(&topic.name, &self.config.subscription, state.incarnation).await?;
         let position = committed.unwrap_or(state.first);
         let progress =

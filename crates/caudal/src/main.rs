@@ -1,1 +1,33 @@
-fn main(){}
+//! Caudal: data in over HTTP or a broker, stored once in SQL, served back over HTTP.
+
+mod cli;
+mod compose;
+mod config;
+mod roles;
+mod secret;
+mod settings;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("caudal: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(roles::run(cli)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("caudal: {error:#}");
+            roles::exit_code(&error)
+        }
+    }
+}

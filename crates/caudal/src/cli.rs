@@ -1,0 +1,230 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Takes data in over HTTP, stores it once in SQL, serves it back over HTTP, with every message accounted for.
+#[derive(Debug, Parser)]
+#[command(name = "caudal", version, about, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Start with:
+  caudal up --demo                       everything in one process, with sample data
+  caudal publish flights flights.ndjson  send a file
+  caudal query flights carrier=eq.UA limit=5
+  caudal receipt <transaction_id>        where is my message?
+
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused, 5 server not available.";
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run everything in one process: HTTP, durable queue, store, worker
+    Up(UpArgs),
+    /// Run chosen roles of a deployment in the foreground
+    Serve(ServeArgs),
+    /// Send a file or standard input to a topic
+    Publish(PublishArgs),
+    /// Read rows of a table
+    Query(QueryArgs),
+    /// Follow new records of a topic
+    Tail(TailArgs),
+    /// Ask where a message is
+    Receipt(ReceiptArgs),
+    /// List, show, repair and redrive what was set aside
+    #[command(name = "dead-letters", subcommand)]
+    DeadLetters(DeadLettersCommand),
+    /// Balance the books: accepted = stored + duplicate + rejected + dead + in flight
+    Reconcile(ReconcileArgs),
+    /// Bring the store's tables to this release and the topics' schemas
+    Migrate(ConfigArgs),
+    /// Look at the configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Check that everything the configuration names is there and works
+    Doctor(ConfigArgs),
+    /// Make API keys
+    #[command(subcommand)]
+    Keys(KeysCommand),
+    /// Print a completion script for a shell
+    Completions { shell: Shell },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ConfigArgs {
+    /// The configuration file; without it ./caudal.toml when there is one, else the defaults
+    #[arg(long, short, env = "CAUDAL_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Load sample flights and payments, and say what to open
+    #[arg(long)]
+    pub(crate) demo: bool,
+    /// Listen here instead of where the configuration says
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Takes in and serves over HTTP
+    Api,
+    /// Moves messages from the broker to the store
+    Worker,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Roles of this process
+    #[arg(long, value_delimiter = ',', default_value = "api,worker")]
+    pub(crate) role: Vec<Role>,
+}
+
+/// Which server a command talks to.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ServerArgs {
+    /// The server's address
+    #[arg(long, env = "CAUDAL_URL", default_value = "http://127.0.0.1:8080", value_name = "URL", global = true)]
+    pub(crate) url: String,
+    /// The API key, when the server wants one
+    #[arg(long, env = "CAUDAL_KEY", hide_env_values = true, value_name = "KEY", global = true)]
+    pub(crate) key: Option<String>,
+    /// Print the server's JSON as it is
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InputFormat {
+    Ndjson,
+    Json,
+    Csv,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  caudal publish flights flights.ndjson\n  echo '{\"message\":\"hola\"}' | caudal publish data-ingestion-topic -")]
+pub(crate) struct PublishArgs {
+    pub(crate) topic: String,
+    /// The file to send; - is standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    /// Format of the input; by default from the file's name, else NDJSON
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<InputFormat>,
+    /// Name of this request: sending it again under the same name changes nothing
+    #[arg(long, value_name = "NAME")]
+    pub(crate) idempotency_key: Option<String>,
+    /// Answer as soon as the messages are durable, without waiting for the rows
+    #[arg(long = "async")]
+    pub(crate) respond_async: bool,
+    /// All records or none (at most 10,000)
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OutputFormat {
+    Table,
+    Json,
+    Ndjson,
+    Csv,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson")]
+pub(crate) struct QueryArgs {
+    pub(crate) table: String,
+    /// select=…, order=…, limit=…, offset=…, or <column>=<operator>.<value>
+    pub(crate) terms: Vec<String>,
+    /// How to print; a table on a terminal, else NDJSON
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<OutputFormat>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TailArgs {
+    pub(crate) topic: String,
+    /// Stop after so many records
+    #[arg(long, short = 'n')]
+    pub(crate) count: Option<u64>,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReceiptArgs {
+    pub(crate) transaction_id: String,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// What waits, oldest first
+    List {
+        /// Filters: topic=eq.flights, reason=eq.schema, limit=20
+        terms: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// One dead letter with its payload
+    Show {
+        id: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Replace the payload of a dead letter (a file, or - for standard input)
+    Repair {
+        id: String,
+        file: PathBuf,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Send dead letters back into their topic: one by id, or all that match filters
+    Redrive {
+        /// A dead letter's id, or filters such as topic=eq.flights
+        #[arg(required = true)]
+        what: Vec<String>,
+        /// Only say how many match
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReconcileArgs {
+    /// Also count the tables' rows
+    #[arg(long)]
+    pub(crate) count: bool,
+    #[command(flatten)]
+    pub(crate) server: ServerArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Print what will run, secrets masked, or say what is wrong
+    Check(ConfigArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeysCommand {
+    /// Make a key: show it once, and the line for caudal.toml
+    New,
+}

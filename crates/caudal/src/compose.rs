@@ -1,0 +1,127 @@
+//! The one file that names adapters: from settings to a running engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use caudal_core::ports::{Broker, Store};
+use caudal_engine::metrics::Metrics;
+use caudal_engine::topic::{Topic, Topics};
+use caudal_engine::{Engine, EngineConfig};
+use prometheus_client::registry::Registry;
+
+use crate::config::Loaded;
+
+/// The engine and what must be known of its parts to run and end it.
+pub(crate) struct Composed {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) registry: Registry,
+    broker: Brokered,
+}
+
+enum Brokered {
+    None,
+    #[cfg(feature = "embedded")]
+    Embedded(Arc<caudal_broker::embedded::EmbeddedBroker>),
+}
+
+/// Opens the adapters that the settings name. The store need not answer yet.
+pub(crate) async fn compose(loaded: &Loaded) -> Result<Composed> {
+    let mut registry = Registry::default();
+    let metrics = Metrics::register(&mut registry);
+    let topics = loaded.topics()?.into_iter().map(|config| {
+        let name = config.name.clone();
+        Topic::new(config, metrics.topic(name.as_str())).with_context(|| format!("topic {name}: its schema"))
+    });
+    let topics = Topics::new(topics.collect::<Result<Vec<_>>>()?);
+    let store = store(loaded)?;
+    let broker = broker(loaded).await?;
+    let config =
+        EngineConfig { store_patience: Duration::from_millis(loaded.settings.store.patience_ms), ..Default::default() };
+    let engine = Engine::new(topics, store, broker.port(), config);
+    Ok(Composed { engine, registry, broker })
+}
+
+/// The store that `store.url` names, without asking whether it answers.
+pub(crate) fn store(loaded: &Loaded) -> Result<Arc<dyn Store>> {
+    let settings = &loaded.settings.store;
+    let url = settings.url.expose();
+    let statement_timeout = Duration::from_millis(settings.statement_timeout_ms);
+    match url.split_once(':').map_or("", |(scheme, _)| scheme) {
+        #[cfg(feature = "sqlite")]
+        "sqlite" => {
+            let file = url.trim_start_matches("sqlite:").trim_start_matches("//");
+            let path = loaded.data_path(file);
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
+            }
+            let mut config = caudal_store::sqlite::SqliteConfig::new(path, instance());
+            config.readers = settings.readers;
+            config.statement_timeout = statement_timeout;
+            Ok(Arc::new(caudal_store::sqlite::SqliteStore::open(config)?))
+        }
+        #[cfg(feature = "postgres")]
+        "postgres" | "postgresql" => {
+            let mut config = caudal_store::postgres::PostgresConfig::new(url, instance());
+            config.writers = settings.writers;
+            config.readers = settings.readers;
+            config.statement_timeout = statement_timeout;
+            config.transaction_pooling = settings.transaction_pooling;
+            Ok(Arc::new(caudal_store::postgres::PostgresStore::new(config)?))
+        }
+        _ => bail!("store.url is {}; it starts with sqlite: or postgres://", settings.url),
+    }
+}
+
+/// Names this process among those that share a store: two at once never have the same.
+fn instance() -> String {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    format!("{host}:{}", std::process::id())
+}
+
+async fn broker(loaded: &Loaded) -> Result<Brokered> {
+    let settings = &loaded.settings.broker;
+    match settings.url.expose() {
+        "none:" | "none" => Ok(Brokered::None),
+        #[cfg(feature = "embedded")]
+        "embedded:" | "embedded" => {
+            let config = caudal_broker::embedded::EmbeddedConfig {
+                segment_bytes: settings.segment_bytes,
+                retention_age: Duration::from_secs(settings.retention_hours * 3600),
+                retention_bytes: settings.retention_bytes,
+                ..Default::default()
+            };
+            let broker = caudal_broker::embedded::EmbeddedBroker::open(loaded.data_path("topics"), config).await?;
+            Ok(Brokered::Embedded(Arc::new(broker)))
+        }
+        _ => bail!("broker.url is {}; it is embedded: or none:", settings.url),
+    }
+}
+
+impl Brokered {
+    fn port(&self) -> Option<Arc<dyn Broker>> {
+        match self {
+            Self::None => None,
+            #[cfg(feature = "embedded")]
+            Self::Embedded(broker) => Some(broker.clone()),
+        }
+    }
+}
+
+impl Composed {
+    /// Resolves when a part failed in a way that the process must not survive (promise 8).
+    pub(crate) fn failed(&self) -> impl Future<Output = String> + use<> {
+        #[cfg(feature = "embedded")]
+        let broker = match &self.broker {
+            Brokered::Embedded(broker) => Some(broker.clone()),
+            Brokered::None => None,
+        };
+        async move {
+            #[cfg(feature = "embedded")]
+            if let Some(broker) = broker {
+                return broker.failed().await.to_string();
+            }
+            std::future::pending().await
+        }
+    }
+}

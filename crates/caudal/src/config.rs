@@ -1,0 +1,238 @@
+//! Reading the configuration: the file, then the environment over it. The only place that reads the environment.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use caudal_core::topic::TopicName;
+use caudal_engine::topic::TopicConfig;
+use caudal_http::Access;
+use caudal_http::keys::KeyHash;
+use toml::{Table, Value};
+
+use crate::secret::SecretUrl;
+use crate::settings::{COMPAT_TOPIC, Settings, Topic};
+
+const FILE: &str = "caudal.toml";
+const PREFIX: &str = "CAUDAL_";
+
+/// The configuration, and where it came from.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(crate) settings: Settings,
+    pub(crate) file: Option<PathBuf>,
+    /// Directory that paths in the file are relative to.
+    base: PathBuf,
+}
+
+/// Loads `file`, or `./caudal.toml` when there is one, and lays the environment over it.
+pub(crate) fn load(file: Option<&Path>) -> Result<Loaded> {
+    load_from(file, std::env::vars())
+}
+
+fn load_from(file: Option<&Path>, environment: impl Iterator<Item = (String, String)>) -> Result<Loaded> {
+    let file = match file {
+        Some(file) => Some(file.to_owned()),
+        None => Some(PathBuf::from(FILE)).filter(|file| file.exists()),
+    };
+    let mut merged = Table::new();
+    if let Some(file) = &file {
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+        merged = text.parse().with_context(|| format!("{} is not TOML", file.display()))?;
+    }
+    let mut database_url = None;
+    for (name, value) in environment {
+        if name == "DATABASE_URL" {
+            database_url = Some(value);
+        } else if let Some(path) = setting_path(&name) {
+            set(&mut merged, &path, value).with_context(|| format!("environment variable {name}"))?;
+        }
+    }
+    check_names(&merged)?;
+    let named_store = merged.get("store").and_then(|s| s.get("url")).is_some();
+    let mut settings: Settings = merged.try_into().map_err(|e: toml::de::Error| anyhow::anyhow!("{}", e.message()))?;
+    if let Some(url) = database_url.filter(|_| !named_store) {
+        settings.store.url = SecretUrl::new(url);
+    }
+    let base = file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
+    let mut loaded = Loaded { settings, file, base };
+    loaded.settings.topics.entry(COMPAT_TOPIC.to_owned()).or_insert_with(|| Topic { row_number: true, ..Topic::default() });
+    Ok(loaded)
+}
+
+/// `CAUDAL_HTTP__LISTEN` → `["http", "listen"]`. Other variables with our prefix belong to commands or tests.
+fn setting_path(name: &str) -> Option<Vec<String>> {
+    let rest = name.strip_prefix(PREFIX)?;
+    if rest == "DATA_DIR" || rest.contains("__") {
+        return Some(rest.split("__").map(str::to_ascii_lowercase).collect());
+    }
+    None
+}
+
+fn set(table: &mut Table, path: &[String], text: String) -> Result<()> {
+    let [first, rest @ ..] = path else { bail!("has an empty name") };
+    if rest.is_empty() {
+        table.insert(first.clone(), value(text));
+        return Ok(());
+    }
+    match table.entry(first.clone()).or_insert_with(|| Value::Table(Table::new())) {
+        Value::Table(inner) => set(inner, rest, text),
+        _ => bail!("{first} is a value, not a section"),
+    }
+}
+
+/// Numbers, booleans and lists as TOML writes them; anything else is a string.
+fn value(text: String) -> Value {
+    match format!("v = {text}").parse::<Table>().ok().and_then(|mut table| table.remove("v")) {
+        Some(value @ (Value::Integer(_) | Value::Boolean(_) | Value::Array(_))) => value,
+        _ => Value::String(text),
+    }
+}
+
+/// Refuses names that no setting has, with the closest one that there is.
+fn check_names(merged: &Table) -> Result<()> {
+    let known = Table::try_from(Settings::default()).context("defaults")?;
+    check_level(merged, &known, "")?;
+    for (topic, section) in merged.get("topics").and_then(Value::as_table).into_iter().flatten() {
+        TopicName::parse(topic).with_context(|| format!("topic {topic:?}"))?;
+        let Some(section) = section.as_table() else { bail!("topics.{topic} must be a section") };
+        let names = ["schema", "unknown_fields", "key", "row_number"].map(|name| (name.to_owned(), Value::Boolean(true)));
+        check_level(section, &Table::from_iter(names), &format!("topics.{topic}."))?;
+    }
+    Ok(())
+}
+
+fn check_level(given: &Table, known: &Table, path: &str) -> Result<()> {
+    for (name, value) in given {
+        match (known.get(name), value) {
+            (None, _) => {
+                let closest = known.keys().map(|k| (strsim::damerau_levenshtein(name, k), k)).min();
+                let hint = match closest {
+                    Some((distance, close)) if distance <= 3 => format!("did you mean {path}{close}?"),
+                    _ => format!("there are {}", known.keys().cloned().collect::<Vec<_>>().join(", ")),
+                };
+                bail!("unknown setting {path}{name}; {hint}");
+            }
+            (Some(Value::Table(_)), Value::Table(_)) if path.is_empty() && name == "topics" => {}
+            (Some(Value::Table(known)), Value::Table(given)) => check_level(given, known, &format!("{path}{name}."))?,
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+impl Loaded {
+    /// The topics with their schemas read.
+    pub(crate) fn topics(&self) -> Result<Vec<TopicConfig>> {
+        self.settings.topics.iter().map(|(name, topic)| self.topic(name, topic)).collect()
+    }
+
+    fn topic(&self, name: &str, topic: &Topic) -> Result<TopicConfig> {
+        let schema = match (&topic.schema, topic.built_in) {
+            (Some(file), _) => {
+                let file = self.base.join(file);
+                let text = std::fs::read_to_string(&file)
+                    .with_context(|| format!("topic {name}: cannot read schema {}", file.display()))?;
+                Some(text)
+            }
+            (None, built_in) => built_in.map(str::to_owned),
+        };
+        let schema = schema
+            .map(|text| serde_json::from_str(&text).with_context(|| format!("topic {name}: the schema is not JSON")))
+            .transpose()?;
+        Ok(TopicConfig {
+            name: TopicName::parse(name).with_context(|| format!("topic {name:?}"))?,
+            schema,
+            unknown_fields: topic.unknown_fields.into(),
+            key: topic.key.clone(),
+            row_number: topic.row_number,
+        })
+    }
+
+    /// A path of the embedded parts: under `data_dir` unless absolute.
+    pub(crate) fn data_path(&self, path: &str) -> PathBuf {
+        self.settings.data_dir.join(path)
+    }
+
+    /// Who may come in at `listen`.
+    ///
+    /// # Errors
+    /// An address other than loopback without keys: nobody gets in by mistake (promise 9).
+    pub(crate) fn access(&self, listen: SocketAddr) -> Result<Access> {
+        let http = &self.settings.http;
+        let hashes = http.keys.iter().map(|text| {
+            KeyHash::parse(text).with_context(|| {
+                "http.keys holds hashes of the form sha256:<64 hex digits>; `caudal keys new` makes one".to_owned()
+            })
+        });
+        let hashes: Vec<_> = hashes.collect::<Result<_>>()?;
+        if !hashes.is_empty() {
+            return Ok(Access::Keys(hashes));
+        }
+        if listen.ip().is_loopback() {
+            return Ok(Access::Local { listen });
+        }
+        if http.allow_anyone_without_a_key {
+            tracing::warn!(%listen, "anybody who reaches this address may read and write: no key is configured");
+            return Ok(Access::Open);
+        }
+        bail!(
+            "http.listen is {listen}, which other machines can reach, and http.keys is empty. Make a key with \
+             `caudal keys new` and put its hash into http.keys, or listen on 127.0.0.1"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(environment: &[(&str, &str)]) -> Result<Loaded> {
+        let pairs: Vec<_> = environment.iter().map(|(n, v)| (n.to_string(), v.to_string())).collect();
+        load_from(Some(Path::new("/dev/null")), pairs.into_iter())
+    }
+
+    #[test]
+    fn the_environment_sets_any_key() {
+        let loaded = with(&[
+            ("CAUDAL_HTTP__LISTEN", "127.0.0.1:9"),
+            ("CAUDAL_HTTP__WAIT_MS", "7"),
+            ("CAUDAL_HTTP__KEYS", "[\"a\", \"b\"]"),
+            ("CAUDAL_DATA_DIR", "/tmp/x"),
+            ("CAUDAL_TOPICS__ORDERS__KEY", "[\"id\"]"),
+            ("CAUDAL_TEST_POSTGRES", "ignored"),
+        ])
+        .unwrap();
+        assert_eq!(loaded.settings.http.listen, "127.0.0.1:9");
+        assert_eq!(loaded.settings.http.wait_ms, 7);
+        assert_eq!(loaded.settings.http.keys, ["a", "b"]);
+        assert_eq!(loaded.settings.data_dir, Path::new("/tmp/x"));
+        assert_eq!(loaded.settings.topics["orders"].key, ["id"]);
+    }
+
+    #[test]
+    fn unknown_keys_are_errors_with_a_suggestion() {
+        let error = with(&[("CAUDAL_HTTP__LISTNE", "x")]).unwrap_err().to_string();
+        assert!(error.contains("unknown setting http.listne; did you mean http.listen?"), "{error}");
+        let error = with(&[("CAUDAL_TOPICS__ORDERS__KEYS", "x")]).unwrap_err().to_string();
+        assert!(error.contains("did you mean topics.orders.key?"), "{error}");
+    }
+
+    #[test]
+    fn database_url_is_the_store_unless_the_configuration_names_one() {
+        let url = "postgres://u@h/d";
+        assert_eq!(with(&[("DATABASE_URL", url)]).unwrap().settings.store.url.expose(), url);
+        let named = with(&[("DATABASE_URL", url), ("CAUDAL_STORE__URL", "sqlite:a.db")]).unwrap();
+        assert_eq!(named.settings.store.url.expose(), "sqlite:a.db");
+    }
+
+    #[test]
+    fn other_addresses_than_loopback_need_a_key() {
+        let open: SocketAddr = "0.0.0.0:80".parse().unwrap();
+        assert!(with(&[]).unwrap().access(open).unwrap_err().to_string().contains("caudal keys new"));
+        let hash = format!("[\"{}\"]", KeyHash::of("k"));
+        assert!(matches!(with(&[("CAUDAL_HTTP__KEYS", &hash)]).unwrap().access(open), Ok(Access::Keys(_))));
+        let local: SocketAddr = "127.0.0.1:80".parse().unwrap();
+        assert!(matches!(with(&[]).unwrap().access(local), Ok(Access::Local { .. })));
+    }
+}

@@ -1,0 +1,54 @@
+//! One file a command.
+
+mod client;
+mod config;
+mod dead_letters;
+mod demo;
+mod doctor;
+mod keys;
+mod migrate;
+mod publish;
+mod query;
+mod reconcile;
+mod receipt;
+mod serve;
+mod tail;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use caudal_probe::ClientError;
+use clap::CommandFactory;
+
+use crate::cli::{Cli, Command, ConfigCommand, KeysCommand};
+
+/// Runs the chosen command to its end.
+pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
+    match cli.command {
+        Command::Up(args) => up::run(args).await,
+        Command::Serve(args) => serve::run(args).await,
+        Command::Publish(args) => publish::run(args).await,
+        Command::Query(args) => query::run(args).await,
+        Command::Tail(args) => tail::run(args).await,
+        Command::Receipt(args) => receipt::run(args).await,
+        Command::DeadLetters(command) => dead_letters::run(command).await,
+        Command::Reconcile(args) => reconcile::run(args).await,
+        Command::Migrate(args) => migrate::run(args).await,
+        Command::Config(ConfigCommand::Check(args)) => config::check(args),
+        Command::Doctor(args) => doctor::run(args).await,
+        Command::Keys(KeysCommand::New) => keys::new(),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "caudal", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// The exit code that tells scripts what kind of failure it was.
+pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    match error.downcast_ref::<ClientError>() {
+        Some(error) => ExitCode::from(error.exit_code()),
+        None => ExitCode::FAILURE,
+    }
+}

@@ -1,0 +1,53 @@
+//! `caudal query`: rows of a table, as a table, JSON, NDJSON or CSV.
+
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Result;
+use caudal_probe::ClientError;
+
+use super::client::{connect, print_table, query_string};
+use crate::cli::{OutputFormat, QueryArgs};
+
+/// Rows that a printed table holds at most: it is for eyes. The other formats stream everything.
+const TABLE_ROWS_MAX: usize = 1_000;
+
+pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
+    let client = connect(&args.server)?;
+    let format = match (args.format, args.server.json) {
+        (Some(format), _) => format,
+        (None, true) => OutputFormat::Json,
+        (None, false) if std::io::stdout().is_terminal() => OutputFormat::Table,
+        (None, false) => OutputFormat::Ndjson,
+    };
+    let mut terms = args.terms.clone();
+    if format == OutputFormat::Table && !terms.iter().any(|t| t.starts_with("limit=")) {
+        terms.push(format!("limit={}", TABLE_ROWS_MAX + 1));
+    }
+    let accept = match format {
+        OutputFormat::Table | OutputFormat::Json => "application/json",
+        OutputFormat::Ndjson => "application/x-ndjson",
+        OutputFormat::Csv => "text/csv",
+    };
+    let path = format!("/rest/v1/{}?{}", args.table, query_string(&terms));
+    let mut response = client.get_as(&path, accept).await?;
+    if format == OutputFormat::Table {
+        let body = response.bytes().await.map_err(|e| ClientError::Broken(e.to_string()))?;
+        let mut rows: Vec<serde_json::Value> = serde_json::from_slice(&body)?;
+        let more = rows.len() > TABLE_ROWS_MAX;
+        rows.truncate(TABLE_ROWS_MAX);
+        print_table(&rows);
+        if more {
+            eprintln!("(more than {TABLE_ROWS_MAX} rows; add limit= and offset=, or --format ndjson for all)");
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut out = std::io::stdout().lock();
+    while let Some(piece) = response.chunk().await.map_err(|e| ClientError::Broken(e.to_string()))? {
+        out.write_all(&piece)?;
+    }
+    if format == OutputFormat::Json {
+        out.write_all(b"\n")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
