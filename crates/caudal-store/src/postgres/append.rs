@@ -3,7 +3,8 @@
 //! Three ways, each tried when the one before did not fit, so that the usual batch pays for nothing else:
 //! * *straight*: `COPY` into the table, everything else and `COMMIT` in its wake; two round trips in all;
 //! * *careful*: ask first which ids are there, compare, put only the new rows;
-//! * *probing*: find the rows that the database refuses, under a savepoint that is always undone, then put the others.
+//! * *probing*: find the rows that the database refuses, under a savepoint that is always undone, then put the others
+//!   (*thorough*: the same until a whole pass finds no more).
 //!
 //! Rows are never kept from inside a savepoint: their `xmin` would be a subtransaction's, which snapshots do not list, and
 //! [`tail`](super::tail) could not tell when they became visible.
@@ -36,6 +37,8 @@ enum Way {
     Straight,
     Careful,
     Probing,
+    /// Probing again after rows were refused that looked good, row by row and before the end of the statement.
+    Thorough,
 }
 
 pub(super) async fn append(store: &PostgresStore, batch: AppendBatch) -> Result<Appended, StoreError> {
@@ -53,6 +56,7 @@ pub(super) async fn append(store: &PostgresStore, batch: AppendBatch) -> Result<
                 return Ok(appended);
             }
             Err(PutError::Refused { .. }) if way < Way::Probing => way = Way::Probing,
+            Err(PutError::Refused { .. }) if way == Way::Probing => way = Way::Thorough,
             Err(PutError::Refused { rejection, .. }) => {
                 lease.discard();
                 return Err(StoreError::fatal(rejection.to_string()));
@@ -90,7 +94,7 @@ async fn attempt(
     let conn = lease.conn().await.map_err(PutError::Store)?;
     let result = match way {
         Way::Straight => straight(store, conn, batch, writer).await,
-        Way::Careful | Way::Probing => careful(store, conn, batch, writer, way, ordered).await,
+        _ => careful(store, conn, batch, writer, way, ordered).await,
     };
     if let Err(PutError::Store(StoreError::Aborted { .. }) | PutError::Refused { .. } | PutError::Taken { .. }) = &result {
         // Some of these ended the transaction with their COMMIT already; a second end is only a notice.
@@ -127,7 +131,7 @@ async fn careful(
     let existing = existing.map_err(PutError::of)?;
 
     let refused = match way {
-        Way::Probing => find_refused(conn, &put, batch, &existing).await?,
+        Way::Probing | Way::Thorough => find_refused(conn, &put, batch, &existing, way).await?,
         _ => HashMap::default(),
     };
     let mut sorted = sort(batch, &existing, &refused);
@@ -157,6 +161,7 @@ async fn find_refused(
     put: &Put,
     batch: &Arc<AppendBatch>,
     existing: &Existing,
+    way: Way,
 ) -> Result<HashMap<usize, Rejection>, PutError> {
     let mut refused = HashMap::default();
     loop {
@@ -183,8 +188,9 @@ async fn find_refused(
                 }
             }
         }
-        // A refused row leaves its id to the next of the same id, which is then a candidate that nobody tried yet.
-        if refused.len() == known || !has_repeats(batch, &refused) {
+        // A refused row leaves its id to the next of the same id, which is then a candidate that nobody tried yet. And where
+        // one check names a row, those before it have not been through the checks at the end of the statement.
+        if refused.len() == known || (way == Way::Probing && !has_repeats(batch, &refused)) {
             return Ok(refused);
         }
     }

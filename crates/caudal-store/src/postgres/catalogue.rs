@@ -79,7 +79,7 @@ async fn ensure_once(client: &Client, table: &Table) -> Result<Vec<Column>, Stor
     {
         return Ok(beyond(table, there));
     }
-    let begin = format!("begin; {SCHEMA_LOCK}; set local lock_timeout = '2s'");
+    let begin = format!("begin; set local statement_timeout = 0; {SCHEMA_LOCK}; set local lock_timeout = '2s'");
     client.batch_execute(&begin).await.map_err(store_error)?;
     let changes = match columns(client, table).await? {
         None => create_sql(table),

@@ -244,9 +244,10 @@ impl Conn {
         }
     }
 
-    /// Asks the server to stop what this connection runs; over a connection of its own.
-    pub(super) fn cancel(&self) -> (CancelToken, MakeRustlsConnect) {
-        (self.client.cancel_token(), self.tls.clone())
+    /// What asks the server to stop what this connection runs. Not behind PgBouncer: 1.18 dies of a cancel whose client has
+    /// gone, and closes the server's connection by itself when a client leaves in the middle of a query.
+    pub(super) fn cancel(&self) -> Option<(CancelToken, MakeRustlsConnect)> {
+        self.named.then(|| (self.client.cancel_token(), self.tls.clone()))
     }
 }
 

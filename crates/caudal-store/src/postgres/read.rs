@@ -124,12 +124,14 @@ impl Drop for Reading {
 fn stop(mut lease: Lease, why: StoreError) -> StoreError {
     const CANCEL_PATIENCE: Duration = Duration::from_secs(5);
     if let (Some(conn), Ok(runtime)) = (lease.take_unsound(), tokio::runtime::Handle::try_current()) {
-        let (token, tls) = conn.cancel();
+        let cancel = conn.cancel();
         drop(conn);
-        runtime.spawn(async move {
-            let _ = timeout(CANCEL_PATIENCE, token.cancel_query(tls)).await;
-            drop(lease);
-        });
+        if let Some((token, tls)) = cancel {
+            runtime.spawn(async move {
+                let _ = timeout(CANCEL_PATIENCE, token.cancel_query(tls)).await;
+                drop(lease);
+            });
+        }
     }
     why
 }

@@ -89,11 +89,13 @@ pub(super) async fn tail(
         None => None,
     };
     let mut lease = store.readers.lease().await?;
+    lease.begin_work();
     let conn = lease.conn().await?;
     let result = poll(conn, table, mark, limit.max(1)).await;
     if result.as_ref().is_err_and(|error| !keeps_connection(error)) {
         lease.discard();
     }
+    lease.end_work();
     result.map(|(rows, mark)| (rows, TailMark(mark.to_string())))
 }
 

@@ -1,0 +1,44 @@
+//! The conformance suite through PgBouncer in transaction mode; without PgBouncer, over a direct connection used in the
+//! same way.
+
+use std::sync::{Arc, OnceLock};
+
+use caudal_core::ports::Catalogue;
+use caudal_store::postgres::{PostgresConfig, PostgresStore};
+use caudal_testkit::postgres::{PgBouncer, database, execute};
+use caudal_testkit::store::Fixture;
+
+fn port_and_name(url: &str) -> (u16, String) {
+    let (authority, name) = url.rsplit_once('/').expect("a database in the URL");
+    let port = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).expect("a port in the URL");
+    (port, name.to_owned())
+}
+
+fn bouncer(server_port: u16) -> Option<&'static PgBouncer> {
+    static SHARED: OnceLock<Option<PgBouncer>> = OnceLock::new();
+    SHARED.get_or_init(|| PgBouncer::start(server_port).expect("pgbouncer")).as_ref()
+}
+
+async fn open() -> Fixture {
+    let direct = database().await.expect("a database");
+    let (port, name) = port_and_name(&direct);
+    let config = match bouncer(port) {
+        Some(bouncer) => PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer.url(&name), "test") },
+        None => {
+            eprintln!("pgbouncer is not installed: testing a direct connection without named statements");
+            PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(&direct, "test") }
+        }
+    };
+    let store = PostgresStore::connect(config).await.expect("connect");
+    store.migrate().await.expect("migrate");
+    let refuse_negative = move |table: String, column: String| {
+        let url = direct.clone();
+        Box::pin(async move {
+            let sql = format!("alter table \"{table}\" add check (\"{column}\" >= 0)");
+            execute(&url, &sql).await.expect("constraint");
+        }) as _
+    };
+    Fixture { store: Arc::new(store), refuse_negative: Box::new(refuse_negative), keep: Box::new(()) }
+}
+
+caudal_testkit::store_conformance!(open);
