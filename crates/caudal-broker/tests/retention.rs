@@ -118,3 +118,17 @@ async fn a_file_that_is_gone_already_is_no_error() {
     assert!(state(&broker).await.first > 300);
     broker.publish(&topic("t"), messages(400..401)).await.expect("publish works");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_search_that_retention_overtakes_goes_on() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let broker = open(dir.path(), config()).await;
+    let (mut store, mut audit) = filled(&broker).await;
+    let last = messages(399..400).remove(0);
+    for offset in 0..=400 {
+        store.ack(offset).await.expect("ack works");
+        audit.ack(offset).await.expect("ack works");
+        let found = broker.find(&topic("t"), 0, last.id).await.expect("find works");
+        assert_eq!(found.as_ref(), Some(&last));
+    }
+}

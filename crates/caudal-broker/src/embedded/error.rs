@@ -75,6 +75,9 @@ pub enum Gap {
 pub(crate) enum ReadError {
     #[error(transparent)]
     Damage(#[from] Damage),
+    /// Retention was faster than the reader.
+    #[error(transparent)]
+    Gap(#[from] Gap),
     #[error("{}: {cause}", path.display())]
     Io { path: PathBuf, cause: io::Error },
 }

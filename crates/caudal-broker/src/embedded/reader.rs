@@ -35,13 +35,13 @@ pub(crate) struct Cursor {
 
 impl Cursor {
     /// Goes to an offset between the topic's first and next. Blocks.
-    pub(crate) fn seek(shared: &Shared, offset: u64) -> Result<Self, BrokerError> {
+    pub(crate) fn seek(shared: &Shared, offset: u64) -> Result<Self, ReadError> {
         let next = shared.next();
         if offset > next {
-            return Err(BrokerError::fatal(Gap::Beyond { wanted: offset, next }));
+            return Err(Gap::Beyond { wanted: offset, next }.into());
         }
         let Some(segment) = shared.segment_of(offset) else {
-            return Err(BrokerError::fatal(Gap::Dropped { wanted: offset, first: shared.first() }));
+            return Err(Gap::Dropped { wanted: offset, first: shared.first() }.into());
         };
         let (first, at) = segment.floor(offset);
         let mut cursor = Self { next: first, segment, at, left: 0, frame_end: 0, chunk: Bytes::new(), chunk_at: 0 };
@@ -101,6 +101,10 @@ impl Cursor {
         if self.at >= self.segment.end() {
             let following = shared.segment_of(self.next).filter(|segment| segment.base == self.next);
             let Some(following) = following.filter(|segment| segment.end() > 0) else {
+                let first = shared.first();
+                if self.next < first {
+                    return Err(Gap::Dropped { wanted: self.next, first }.into());
+                }
                 return Err(Damage::new(&self.segment.path, self.at, "it ends before its last message").into());
             };
             self.segment = following;
@@ -165,10 +169,21 @@ fn read(
 /// Looks through the backlog for an id. Blocks.
 pub(crate) fn find(shared: &Shared, from: u64, id: Uuid) -> Result<Option<Message>, BrokerError> {
     let until = shared.next();
+    let mut from = from;
+    loop {
+        match find_between(shared, from, until, id) {
+            // Nothing holds retention back for a search: it goes on where the log starts now.
+            Err(ReadError::Gap(Gap::Dropped { first, .. })) => from = first,
+            found => return Ok(found?),
+        }
+    }
+}
+
+fn find_between(shared: &Shared, from: u64, until: u64, id: Uuid) -> Result<Option<Message>, ReadError> {
     if from >= until {
         return Ok(None);
     }
-    let mut cursor = Cursor::seek(shared, from.max(shared.first()))?;
+    let mut cursor = Cursor::seek(shared, from)?;
     while cursor.next < until {
         let found =
             cursor.take(shared, |record, bytes| (record.id() == id).then(|| record.message(bytes)).transpose())?;
@@ -223,7 +238,7 @@ impl Subscription for LogSubscription {
 
     async fn seek(&mut self, offset: u64) -> Result<(), BrokerError> {
         let shared = self.shared.clone();
-        let cursor = blocking(move || Cursor::seek(&shared, offset)).await?;
+        let cursor = blocking(move || Ok(Cursor::seek(&shared, offset)?)).await?;
         self.next = cursor.next;
         self.cursor = Some(cursor);
         Ok(())

@@ -64,6 +64,7 @@ impl Recovery<'_> {
         match error {
             ReadError::Damage(damage) => self.damaged(damage),
             ReadError::Io { path, cause } => OpenError::Io { path, cause },
+            ReadError::Gap(gap) => OpenError::io(self.dir)(io::Error::other(gap)),
         }
     }
 

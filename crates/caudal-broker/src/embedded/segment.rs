@@ -145,6 +145,7 @@ pub(crate) struct Walked {
 /// Goes through the frames from the start of the segment, taking them in, until `until`, zeroes or a fault.
 pub(crate) fn walk(segment: &Segment, life: Life, until: Option<u64>, verify: Verify) -> Result<Walked, ReadError> {
     let mut walked = Walked { end: 0, next: segment.base, fault: None };
+    let size = segment.file.metadata().map_err(ReadError::io(&segment.path))?.len();
     let mut payload = Vec::new();
     while until.is_none_or(|until| walked.next < until) {
         let mut bytes = [0; HEADER_BYTES];
@@ -155,6 +156,9 @@ pub(crate) fn walk(segment: &Segment, life: Life, until: Option<u64>, verify: Ve
             Ok(None) => return Ok(walked),
             Err(fault) => return Ok(Walked { fault: Some(fault), ..walked }),
         };
+        if walked.end + header.frame_bytes() > size {
+            return Ok(Walked { fault: Some("the file ends within a frame"), ..walked });
+        }
         if let Some(fault) = frame_fault(segment, life, walked.end, &header, verify, &mut payload)? {
             return Ok(Walked { fault: Some(fault), ..walked });
         }
@@ -174,10 +178,6 @@ fn frame_fault(
     verify: Verify,
     payload: &mut Vec<u8>,
 ) -> Result<Option<Fault>, ReadError> {
-    let size = segment.file.metadata().map_err(ReadError::io(&segment.path))?.len();
-    if at + header.frame_bytes() > size {
-        return Ok(Some("the file ends within a frame"));
-    }
     if verify == Verify::Headers {
         return Ok(None);
     }
