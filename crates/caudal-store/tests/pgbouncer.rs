@@ -23,7 +23,9 @@ async fn open() -> Fixture {
     let direct = database().await.expect("a database");
     let (port, name) = port_and_name(&direct);
     let config = match bouncer(port) {
-        Some(bouncer) => PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer.url(&name), "test") },
+        Some(bouncer) => {
+            PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer.url(&name), "test") }
+        }
         None => {
             eprintln!("pgbouncer is not installed: testing a direct connection without named statements");
             PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(&direct, "test") }

@@ -199,7 +199,8 @@ async fn refusals_without_a_line_are_found() {
     let rows: Vec<(Uuid, i64)> = ids(1000).into_iter().zip(numbers).collect();
     let appended = store.append(batch(&table, OnBadRow::DeadLetter, &rows)).await.expect("append");
     let outcomes = appended.rows.expect("outcomes");
-    let found: Vec<usize> = (0..1000).filter(|i| matches!(&outcomes[*i], RowOutcome::Bad(r) if r.code == Code::Refused)).collect();
+    let found: Vec<usize> =
+        (0..1000).filter(|i| matches!(&outcomes[*i], RowOutcome::Bad(r) if r.code == Code::Refused)).collect();
     assert_eq!(found, [3, 13, 500, 501, 999]);
     assert_eq!((appended.tally.stored, appended.tally.dead), (995, 5));
     let RowOutcome::Bad(rejection) = &outcomes[13] else { panic!("row 13 is refused") };
@@ -263,7 +264,10 @@ async fn wrong_settings_are_one_sentence() {
         PostgresStore::connect(PostgresConfig::new(url, "test")).await.map(drop).expect_err("cannot work")
     };
     let missing = connect(with_database(&url, "not_there")).await;
-    assert!(matches!(&missing, StoreError::Setup(s) if s.contains("not_there") && s.contains("create it")), "{missing}");
+    assert!(
+        matches!(&missing, StoreError::Setup(s) if s.contains("not_there") && s.contains("create it")),
+        "{missing}"
+    );
     let unreadable = connect("postgres://:::".into()).await;
     assert!(matches!(&unreadable, StoreError::Setup(_)), "{unreadable}");
     let nobody = connect(url.replace("//postgres@", "//nobody@")).await;
@@ -296,4 +300,34 @@ async fn migrations_run_once_and_are_not_edited() {
     execute(&url, "update _caudal_migrations set checksum = 'other'").await.expect("edit");
     let refused = store().migrate().await;
     assert!(matches!(&refused, Err(StoreError::Setup(s)) if s.contains("0001_system")), "{refused:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_checks_as_much_as_asked() {
+    let server = Postgres::start().expect("a server");
+    let authority = server.use_tls().expect("tls");
+    let encrypted = |url: String| async move {
+        let store = PostgresStore::connect(PostgresConfig::new(&url, "tls")).await?;
+        let client =
+            client(&url.split('?').next().expect("a URL").replace("localhost", "127.0.0.1")).await.expect("client");
+        let sql = "select bool_or(ssl) from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'caudal tls'";
+        store.ping().await?;
+        Ok::<bool, StoreError>(client.query_one(sql, &[]).await.expect("pg_stat_ssl").get(0))
+    };
+    let with = |host: &str, query: &str| format!("{}?{query}", server.url().replace("127.0.0.1", host));
+    let root = format!("sslrootcert={}", authority.display());
+    for (host, query, expected) in [
+        ("localhost", "sslmode=disable".to_owned(), Some(false)),
+        ("localhost", "sslmode=prefer".to_owned(), Some(true)),
+        ("localhost", "sslmode=require".to_owned(), Some(true)),
+        ("localhost", format!("sslmode=verify-full&{root}"), Some(true)),
+        ("127.0.0.1", format!("sslmode=verify-ca&{root}"), Some(true)),
+        ("127.0.0.1", format!("sslmode=verify-full&{root}"), None),
+        ("localhost", "sslmode=verify-full".to_owned(), None),
+        ("localhost", "sslmode=verify-full&sslrootcert=/not/there".to_owned(), None),
+    ] {
+        let result = encrypted(with(host, &query)).await;
+        assert_eq!(result.as_ref().ok().copied(), expected, "{host} {query}: {result:?}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
 }

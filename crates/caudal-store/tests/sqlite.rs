@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use caudal_core::ports::Catalogue;
+use caudal_core::error::StoreError;
+use caudal_core::ports::{Append, Catalogue, OnBadRow, Operate};
 use caudal_store::sqlite::{SqliteConfig, SqliteStore};
-use caudal_testkit::store::Fixture;
+use caudal_testkit::store::{Fixture, batch, ids, rows_in, small, topic};
+use uuid::Uuid;
 
 async fn open() -> Fixture {
     let dir = tempfile::tempdir().expect("a folder");
@@ -25,3 +27,118 @@ async fn open() -> Fixture {
 }
 
 caudal_testkit::store_conformance!(open);
+
+fn store_in(dir: &std::path::Path) -> SqliteStore {
+    SqliteStore::open(SqliteConfig::new(dir.join("test.db"), "test")).expect("open")
+}
+
+/// One job's failure in a group commit is its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn neighbours_in_a_commit_do_not_hurt_each_other() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let store = Arc::new(store_in(dir.path()));
+    store.migrate().await.expect("migrate");
+    let table = small("grouped", false);
+    store.ensure_table(&table).await.expect("table");
+    let taken = Uuid::now_v7();
+    store.append(batch(&table, OnBadRow::Report, &[(taken, 1)])).await.expect("append");
+    let jobs = (0..200i64).map(|n| {
+        let (store, table) = (store.clone(), table.clone());
+        tokio::spawn(async move {
+            let (policy, rows) = match n % 4 {
+                0 => (OnBadRow::Abort, [(Uuid::now_v7(), n), (taken, 99)]),
+                _ => (OnBadRow::Report, [(Uuid::now_v7(), n), (Uuid::now_v7(), n)]),
+            };
+            store.append(batch(&table, policy, &rows)).await
+        })
+    });
+    let mut aborted = 0;
+    for job in jobs.collect::<Vec<_>>() {
+        match job.await.expect("job") {
+            Ok(appended) => assert_eq!(appended.tally.stored, 2),
+            Err(StoreError::Aborted { row: 1, .. }) => aborted += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!(aborted, 50);
+    assert_eq!(rows_in(&*store, &table).await, 1 + 300);
+    assert_eq!(store.tally(&topic("grouped")).await.expect("tally").stored, 301);
+}
+
+/// What was answered is there after the process is gone, and a second process may use the file meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reopens_with_everything_and_shares_the_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let table = small("reopened", true);
+    let id = Uuid::now_v7();
+    {
+        let store = store_in(dir.path());
+        assert_eq!(store.migrate().await.expect("migrate").len(), 1);
+        store.ensure_table(&table).await.expect("table");
+        store.append(batch(&table, OnBadRow::Report, &[(id, 1)])).await.expect("append");
+    }
+    let (a, b) = (store_in(dir.path()), store_in(dir.path()));
+    assert!(a.migrate().await.expect("migrate").is_empty());
+    let many = |store: SqliteStore| {
+        let table = table.clone();
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let rows = [(id, 1), (Uuid::now_v7(), 2)];
+                store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+            }
+            store
+        })
+    };
+    let (a, b) = tokio::join!(many(a), many(b));
+    let (a, _b) = (a.expect("a"), b.expect("b"));
+    assert_eq!(rows_in(&a, &table).await, 101);
+    let tally = a.tally(&topic("reopened")).await.expect("tally");
+    assert_eq!((tally.stored, tally.duplicate, tally.unaccounted(0)), (101, 100, 0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_files_are_one_sentence() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let nowhere = SqliteStore::open(SqliteConfig::new(dir.path().join("no/such/folder/x.db"), "test")).map(drop);
+    assert!(matches!(nowhere, Err(StoreError::Setup(_))), "{nowhere:?}");
+    let file = dir.path().join("test.db");
+    std::fs::write(&file, "this is not a database, and longer than the header of one would be: ".repeat(20))
+        .expect("write");
+    let other = SqliteStore::open(SqliteConfig::new(&file, "test")).map(drop);
+    assert!(matches!(other, Err(StoreError::Setup(_))), "{other:?}");
+}
+
+/// Needs root, to mount a small file system; passes without testing anything for others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_said_and_survived() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mount =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "none"]).arg(dir.path()).output();
+    if !mount.is_ok_and(|out| out.status.success()) {
+        eprintln!("cannot mount a small file system here: not tested");
+        return;
+    }
+    let table = small("full", false);
+    let store = store_in(dir.path());
+    store.migrate().await.expect("migrate");
+    store.ensure_table(&table).await.expect("table");
+    let filler = dir.path().join("filler");
+    let mut stored = 0;
+    let full = loop {
+        let rows: Vec<(Uuid, i64)> = ids(1000).into_iter().zip(0..).collect();
+        match store.append(batch(&table, OnBadRow::Report, &rows)).await {
+            Ok(_) => stored += 1000,
+            Err(error) => break error,
+        }
+        if stored == 3000 {
+            let _ = std::fs::write(&filler, vec![0u8; 3 << 20]);
+        }
+    };
+    assert!(matches!(full, StoreError::Full(_)), "{full:?}");
+    assert_eq!(rows_in(&store, &table).await, stored, "reads work, and nothing unanswered is there");
+    std::fs::remove_file(&filler).expect("remove");
+    store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)])).await.expect("writes work again");
+    drop(store);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    let _ = std::process::Command::new("umount").arg("-l").arg(dir.path()).status();
+}

@@ -54,7 +54,8 @@ pub async fn execute(url: &str, sql: &str) -> Result<()> {
 
 /// A plain connection, for what a test does behind the store's back.
 pub async fn client(url: &str) -> Result<tokio_postgres::Client> {
-    let (client, connection) = tokio_postgres::connect(url, NoTls).await.with_context(|| format!("connecting to {url}"))?;
+    let (client, connection) =
+        tokio_postgres::connect(url, NoTls).await.with_context(|| format!("connecting to {url}"))?;
     tokio::spawn(connection);
     Ok(client)
 }
@@ -73,7 +74,15 @@ impl Postgres {
         let port = free_port()?;
         let data = home.join("data");
         let initdb = binary("initdb")?;
-        run(as_postgres(&initdb).arg("-D").arg(&data).args(["-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]))?;
+        run(as_postgres(&initdb).arg("-D").arg(&data).args([
+            "-U",
+            "postgres",
+            "-A",
+            "trust",
+            "-E",
+            "UTF8",
+            "--no-sync",
+        ]))?;
         let settings = format!(
             "port = {port}\nlisten_addresses = '127.0.0.1'\nunix_socket_directories = '{}'\nmax_connections = 200\n",
             home.display()
@@ -99,6 +108,30 @@ impl Postgres {
     pub fn start_again(&self) -> Result<()> {
         let log = self.home.join("log");
         self.control(&["-w", "-l", &log.to_string_lossy(), "start"])
+    }
+
+    /// Makes the server speak TLS, with a certificate for `localhost`; returns the file of the authority that signed it.
+    pub fn use_tls(&self) -> Result<PathBuf> {
+        let at = |name: &str| self.home.join(name).display().to_string();
+        let (key, request, certificate) = (at("server.key"), at("server.csr"), at("server.crt"));
+        let (ca_key, ca, names) = (at("ca.key"), at("ca.crt"), at("names"));
+        std::fs::write(&names, "subjectAltName=DNS:localhost\nbasicConstraints=CA:FALSE\n")?;
+        let openssl = binary("openssl")?;
+        let new_key = ["-newkey", "rsa:2048", "-nodes"];
+        let authority = ["req", "-x509", "-days", "30", "-subj", "/CN=test authority", "-keyout", &ca_key, "-out", &ca];
+        run(as_postgres(&openssl).args(authority).args(new_key))?;
+        run(as_postgres(&openssl)
+            .args(["req", "-subj", "/CN=localhost", "-keyout", &key, "-out", &request])
+            .args(new_key))?;
+        run(as_postgres(&openssl)
+            .args(["x509", "-req", "-days", "30", "-in", &request, "-CA", &ca, "-CAkey", &ca_key, "-CAcreateserial"])
+            .args(["-extfile", &names, "-out", &certificate]))?;
+        let settings = format!("ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n");
+        let config = self.home.join("data").join("postgresql.conf");
+        std::fs::OpenOptions::new().append(true).open(config)?.write_all(settings.as_bytes())?;
+        self.stop_immediate()?;
+        self.start_again()?;
+        Ok(ca.into())
     }
 
     fn control(&self, args: &[&str]) -> Result<()> {

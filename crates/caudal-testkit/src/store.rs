@@ -67,7 +67,16 @@ macro_rules! store_conformance {
 /// A table with a column of every type.
 pub fn all_types(name: &str) -> Arc<Table> {
     use ColumnType::{Bool, Date, Float8, Int8, Jsonb, Text, Timestamptz, Uuid};
-    let types = [("i", Int8), ("f", Float8), ("t", Text), ("b", Bool), ("ts", Timestamptz), ("d", Date), ("u", Uuid), ("j", Jsonb)];
+    let types = [
+        ("i", Int8),
+        ("f", Float8),
+        ("t", Text),
+        ("b", Bool),
+        ("ts", Timestamptz),
+        ("d", Date),
+        ("u", Uuid),
+        ("j", Jsonb),
+    ];
     let columns = types.map(|(name, ty)| Column::new(name, ty, true, Origin::Property));
     Arc::new(Table::of_topic(name, columns.to_vec(), false))
 }
@@ -128,7 +137,9 @@ pub fn ids(count: usize) -> Vec<Uuid> {
 /// Whether two rows hold the same values; JSON by meaning, floats by value.
 pub fn same_row(types: &[ColumnType], a: Row<'_>, b: Row<'_>) -> bool {
     let (a, b): (Vec<_>, Vec<_>) = (a.collect(), b.collect());
-    a.len() == types.len() && b.len() == types.len() && types.iter().zip(a.iter().zip(&b)).all(|(ty, (a, b))| same_field(*ty, *a, *b))
+    a.len() == types.len()
+        && b.len() == types.len()
+        && types.iter().zip(a.iter().zip(&b)).all(|(ty, (a, b))| same_field(*ty, *a, *b))
 }
 
 pub fn same_field(ty: ColumnType, a: Option<&[u8]>, b: Option<&[u8]>) -> bool {

@@ -96,7 +96,9 @@ async fn attempt(
         Way::Straight => straight(store, conn, batch, writer).await,
         _ => careful(store, conn, batch, writer, way, ordered).await,
     };
-    if let Err(PutError::Store(StoreError::Aborted { .. }) | PutError::Refused { .. } | PutError::Taken { .. }) = &result {
+    if let Err(PutError::Store(StoreError::Aborted { .. }) | PutError::Refused { .. } | PutError::Taken { .. }) =
+        &result
+    {
         // Some of these ended the transaction with their COMMIT already; a second end is only a notice.
         conn.client.batch_execute("rollback").await.map_err(PutError::of)?;
     }
@@ -167,24 +169,23 @@ async fn find_refused(
     loop {
         let candidates = sort(batch, existing, &refused).store;
         let known = refused.len();
-        let mut ranges = vec![0..candidates.len()];
-        while let Some(range) = ranges.pop() {
-            if range.is_empty() {
+        let mut ranges = Vec::from([(0, candidates.len())]);
+        while let Some((start, end)) = ranges.pop() {
+            if start == end {
                 continue;
             }
-            let Some((rejection, at)) = probe(conn, put, batch, &candidates[range.clone()]).await? else { continue };
-            match at.filter(|at| *at < range.len()) {
+            let Some((rejection, at)) = probe(conn, put, batch, &candidates[start..end]).await? else { continue };
+            match at.filter(|at| *at < end - start) {
                 Some(at) => {
-                    refused.insert(candidates[range.start + at], rejection);
-                    ranges.push(range.start + at + 1..range.end);
+                    refused.insert(candidates[start + at], rejection);
+                    ranges.push((start + at + 1, end));
                 }
-                None if range.len() == 1 => {
-                    refused.insert(candidates[range.start], rejection);
+                None if end - start == 1 => {
+                    refused.insert(candidates[start], rejection);
                 }
                 None => {
-                    let middle = range.start + range.len() / 2;
-                    ranges.push(middle..range.end);
-                    ranges.push(range.start..middle);
+                    let middle = start.midpoint(end);
+                    ranges.extend([(middle, end), (start, middle)]);
                 }
             }
         }

@@ -12,8 +12,7 @@ use super::error::store_error;
 use super::sql::quoted;
 use crate::migration::Migration;
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") }];
+const MIGRATIONS: [Migration; 1] = [Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") }];
 
 /// The advisory lock of everything that changes the schema: "caudal" in ASCII.
 const SCHEMA_LOCK: &str = "select pg_advisory_xact_lock(109270967378284)";
@@ -156,9 +155,7 @@ fn missing<'t>(table: &'t Table, there: &[Found]) -> Result<Vec<&'t Column>, Sto
 /// What is there and was not asked for, as far as Caudal has words for it.
 fn beyond(table: &Table, there: &[Found]) -> Vec<Column> {
     let unknown = there.iter().filter(|found| table.column(&found.name).is_none());
-    unknown
-        .filter_map(|f| Some(Column::new(f.name.clone(), f.ty?, !f.not_null, Origin::Property)))
-        .collect()
+    unknown.filter_map(|f| Some(Column::new(f.name.clone(), f.ty?, !f.not_null, Origin::Property))).collect()
 }
 
 fn create_sql(table: &Table) -> String {

@@ -117,7 +117,8 @@ impl<'a> Closing<'a> {
             self.position(conn),
             self.redrive(conn),
             conn.client.batch_execute("commit"),
-        ).await;
+        )
+        .await;
         // A broken connection fails all of them; what comes first in the transaction tells why.
         let dead = dead.map_err(store_error)?;
         drift.map_err(store_error)?;
@@ -171,8 +172,7 @@ impl<'a> Closing<'a> {
     }
 }
 
-const LEDGER_TYPES: [Type; 7] =
-    [Type::TEXT, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
+const LEDGER_TYPES: [Type; 7] = [Type::TEXT, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 const DRIFT_TYPES: [Type; 4] = [Type::TEXT, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY];
 const POSITION_TYPES: [Type; 5] = [Type::TEXT, Type::TEXT, Type::UUID, Type::INT8, Type::INT8];
 

@@ -82,12 +82,7 @@ pub(super) async fn begin_and_start(
     sending
 }
 
-pub(super) async fn start(
-    conn: &Conn,
-    put: &Put,
-    batch: &Arc<AppendBatch>,
-    rows: Rows<'_>,
-) -> Result<Sending, Error> {
+pub(super) async fn start(conn: &Conn, put: &Put, batch: &Arc<AppendBatch>, rows: Rows<'_>) -> Result<Sending, Error> {
     if rows.is_empty(batch) {
         return Ok(Sending::Nothing);
     }

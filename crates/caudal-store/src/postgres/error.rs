@@ -69,9 +69,14 @@ pub(super) fn keeps_connection(error: &StoreError) -> bool {
 #[derive(Debug)]
 pub(super) enum PutError {
     /// A key is taken, or two writers waited for each other's: look at what is stored and try again.
-    Taken { deadlock: bool },
+    Taken {
+        deadlock: bool,
+    },
     /// A row is not acceptable to the database; the number of the row among those sent, where the database said so.
-    Refused { rejection: Rejection, row: Option<usize> },
+    Refused {
+        rejection: Rejection,
+        row: Option<usize>,
+    },
     Store(StoreError),
 }
 

@@ -33,8 +33,8 @@ use foldhash::HashMap;
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
-pub use connect::PostgresConfig;
 use connect::Connector;
+pub use connect::PostgresConfig;
 use get::PointReads;
 use pool::Pool;
 

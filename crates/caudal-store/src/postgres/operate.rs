@@ -126,7 +126,8 @@ fn int(row: &Row, index: usize) -> Result<u64, StoreError> {
 }
 
 fn drift(row: &Row) -> Result<DriftReport, tokio_postgres::Error> {
-    let note = DriftNote { field: row.try_get(0)?, json_type: row.try_get(1)?, count: row.try_get::<_, i64>(2)? as u64 };
+    let note =
+        DriftNote { field: row.try_get(0)?, json_type: row.try_get(1)?, count: row.try_get::<_, i64>(2)? as u64 };
     Ok(DriftReport { note, first_seen: row.try_get::<_, Stamp>(3)?.0, last_seen: row.try_get::<_, Stamp>(4)?.0 })
 }
 

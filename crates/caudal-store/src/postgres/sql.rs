@@ -27,7 +27,7 @@ pub(super) struct Sql {
 pub(super) fn select(plan: &ReadPlan) -> Result<Sql, StoreError> {
     let columns = plan.select.iter().map(|s| plan.table.columns[s.column].name.as_str());
     let mut sql = Sql { text: format!("select {}", column_list(columns)), values: Vec::new() };
-    sql.from_where(plan)?;
+    sql.table_and_filter(plan)?;
     sql.order(plan);
     if let Some(limit) = plan.limit {
         let _ = write!(sql.text, " limit {}", limit.min(i64::MAX as u64));
@@ -40,12 +40,12 @@ pub(super) fn select(plan: &ReadPlan) -> Result<Sql, StoreError> {
 
 pub(super) fn count(plan: &ReadPlan) -> Result<Sql, StoreError> {
     let mut sql = Sql { text: "select count(*)".into(), values: Vec::new() };
-    sql.from_where(plan)?;
+    sql.table_and_filter(plan)?;
     Ok(sql)
 }
 
 impl Sql {
-    fn from_where(&mut self, plan: &ReadPlan) -> Result<(), StoreError> {
+    fn table_and_filter(&mut self, plan: &ReadPlan) -> Result<(), StoreError> {
         let _ = write!(self.text, " from {}", quoted(&plan.table.name));
         if !plan.filter.is_empty() {
             self.text.push_str(" where ");
@@ -115,7 +115,10 @@ impl Sql {
             Filter::Like { column, pattern } => {
                 let column = *column;
                 if table.columns[column].ty != ColumnType::Text {
-                    return Err(StoreError::Setup(format!("{} is not text: like does not apply", table.columns[column].name)));
+                    return Err(StoreError::Setup(format!(
+                        "{} is not text: like does not apply",
+                        table.columns[column].name
+                    )));
                 }
                 self.column(table, column);
                 self.text.push_str(" like ");

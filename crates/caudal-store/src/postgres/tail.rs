@@ -84,7 +84,10 @@ pub(super) async fn tail(
     let mark = match from {
         Some(mark) => {
             let parsed = Mark::parse(&mark.0);
-            Some(parsed.ok_or_else(|| StoreError::Setup("this place in the stream is not one of PostgreSQL's".into()))?)
+            Some(
+                parsed
+                    .ok_or_else(|| StoreError::Setup("this place in the stream is not one of PostgreSQL's".into()))?,
+            )
         }
         None => None,
     };
@@ -126,7 +129,8 @@ async fn poll(
         conn.query(&present, &[]),
         conn.query(&new, &[&mark.since, &search_from, &until, &last_at, &last_id, &fetch]),
         conn.client.batch_execute("commit"),
-    ).await;
+    )
+    .await;
     begun.map_err(store_error)?;
     let (now, rows) = (now.map_err(store_error)?, rows.map_err(store_error)?);
     ended.map_err(store_error)?;

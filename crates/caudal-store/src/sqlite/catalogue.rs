@@ -10,8 +10,7 @@ use super::values::sql_type;
 use super::writer::now;
 use crate::migration::Migration;
 
-const MIGRATIONS: [Migration; 1] =
-    [Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") }];
+const MIGRATIONS: [Migration; 1] = [Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") }];
 
 /// Each in a transaction that takes the write lock first: one runner at a time, a kill leaves all of one or nothing.
 pub(super) fn migrate(conn: &mut Connection) -> Result<Vec<String>, StoreError> {
@@ -72,8 +71,9 @@ impl Found {
 
 fn columns(conn: &Connection, table: &Table) -> rusqlite::Result<Vec<Found>> {
     let mut statement = conn.prepare("select name, type, \"notnull\" from pragma_table_info(?1)")?;
-    let rows = statement
-        .query_map([&table.name], |row| Ok(Found { name: row.get(0)?, sql_type: row.get(1)?, not_null: row.get(2)? }))?;
+    let rows = statement.query_map([&table.name], |row| {
+        Ok(Found { name: row.get(0)?, sql_type: row.get(1)?, not_null: row.get(2)? })
+    })?;
     rows.collect()
 }
 

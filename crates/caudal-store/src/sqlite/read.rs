@@ -46,20 +46,27 @@ pub(super) async fn read(
     let sql = sql::select(&plan)?;
     let (batches, mut arriving) = mpsc::channel(BATCHES_AHEAD);
     store.streams.send(move |reader| {
-        if let Err(error) = pour(reader, &plan, &sql, &batches) {
-            let _ = batches.blocking_send(Err(error));
-        }
+        // The end is said in words (an empty batch): a channel that merely closes is a thread that died.
+        let end = pour(reader, &plan, &sql, &batches).map(|()| RowBatch::default());
+        let _ = batches.blocking_send(end);
     })?;
     // The first batch is awaited here, so that a read that fails at once fails before anybody answered anything.
-    let first = match arriving.recv().await {
-        Some(first) => first?,
-        None => return Ok(futures_util::stream::empty().boxed()),
-    };
-    let rest = futures_util::stream::unfold(arriving, |mut arriving| async move {
-        let batch = arriving.recv().await?;
-        Some((batch, arriving))
+    let first = next(&mut arriving).await?;
+    let stream = futures_util::stream::try_unfold((Some(first), arriving), |(ready, mut arriving)| async move {
+        let batch = match ready {
+            Some(first) => first,
+            None => next(&mut arriving).await?,
+        };
+        Ok(batch.map(|batch| (batch, (None, arriving))))
     });
-    Ok(futures_util::stream::once(async { Ok(first) }).chain(rest).boxed())
+    Ok(stream.boxed())
+}
+
+async fn next(arriving: &mut mpsc::Receiver<Result<RowBatch, StoreError>>) -> Result<Option<RowBatch>, StoreError> {
+    match arriving.recv().await {
+        Some(batch) => batch.map(|batch| (!batch.is_empty()).then_some(batch)),
+        None => Err(StoreError::fatal("a reading thread ended in the middle of a read")),
+    }
 }
 
 /// Ends early when nobody takes the batches any more: that is how dropping the stream frees the thread.
@@ -92,8 +99,7 @@ pub(super) async fn count(store: &SqliteStore, plan: &ReadPlan) -> Result<u64, S
     let sql = sql::count(plan)?;
     let work = move |reader: &Reader| {
         let mut statement = reader.conn.prepare_cached(&sql.text).map_err(store_error)?;
-        let count: i64 =
-            statement.query_row(params_from_iter(&sql.values), |row| row.get(0)).map_err(store_error)?;
+        let count: i64 = statement.query_row(params_from_iter(&sql.values), |row| row.get(0)).map_err(store_error)?;
         Ok(count as u64)
     };
     store.streams.ask(work).await
@@ -108,9 +114,11 @@ pub(super) async fn tail(
 ) -> Result<(RowBatch, TailMark), StoreError> {
     let table = table.clone();
     let from = match from {
-        Some(mark) => Some(mark.0.parse::<i64>().map_err(|_| {
-            StoreError::Setup("this place in the stream is not one of SQLite's".into())
-        })?),
+        Some(mark) => Some(
+            mark.0
+                .parse::<i64>()
+                .map_err(|_| StoreError::Setup("this place in the stream is not one of SQLite's".into()))?,
+        ),
         None => None,
     };
     let work = move |reader: &Reader| {

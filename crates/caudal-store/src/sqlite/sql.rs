@@ -29,7 +29,7 @@ pub(super) struct Sql {
 pub(super) fn select(plan: &ReadPlan) -> Result<Sql, StoreError> {
     let columns = plan.select.iter().map(|s| plan.table.columns[s.column].name.as_str());
     let mut sql = Sql { text: format!("select {}", column_list(columns)), values: Vec::new() };
-    sql.from_where(plan)?;
+    sql.table_and_filter(plan)?;
     sql.order(plan)?;
     if plan.limit.is_some() || plan.offset > 0 {
         let limit = plan.limit.map_or(-1, |limit| limit.min(i64::MAX as u64) as i64);
@@ -40,12 +40,12 @@ pub(super) fn select(plan: &ReadPlan) -> Result<Sql, StoreError> {
 
 pub(super) fn count(plan: &ReadPlan) -> Result<Sql, StoreError> {
     let mut sql = Sql { text: "select count(*)".into(), values: Vec::new() };
-    sql.from_where(plan)?;
+    sql.table_and_filter(plan)?;
     Ok(sql)
 }
 
 impl Sql {
-    fn from_where(&mut self, plan: &ReadPlan) -> Result<(), StoreError> {
+    fn table_and_filter(&mut self, plan: &ReadPlan) -> Result<(), StoreError> {
         let _ = write!(self.text, " from {}", quoted(&plan.table.name));
         if !plan.filter.is_empty() {
             self.text.push_str(" where ");
@@ -111,7 +111,10 @@ impl Sql {
             Filter::Like { column, pattern } => {
                 let column = *column;
                 if table.columns[column].ty != ColumnType::Text {
-                    return Err(StoreError::Setup(format!("{} is not text: like does not apply", table.columns[column].name)));
+                    return Err(StoreError::Setup(format!(
+                        "{} is not text: like does not apply",
+                        table.columns[column].name
+                    )));
                 }
                 self.column(table, column);
                 self.text.push_str(" like ");
@@ -124,14 +127,13 @@ impl Sql {
 
     fn compare(&mut self, table: &Table, column: usize, op: Comparison, value: &Scalar) -> Result<(), StoreError> {
         if let Scalar::Jsonb(_) = value {
-            return match op {
-                Comparison::Eq => Ok(self.json_same(table, column, value)),
-                Comparison::Neq => {
-                    self.text.push_str("not ");
-                    Ok(self.json_same(table, column, value))
-                }
-                _ => Err(json_has_no_order(table, column)),
-            };
+            match op {
+                Comparison::Eq => {}
+                Comparison::Neq => self.text.push_str("not "),
+                _ => return Err(json_has_no_order(table, column)),
+            }
+            self.json_same(table, column, value);
+            return Ok(());
         }
         self.column(table, column);
         self.text.push_str(match op {

@@ -112,7 +112,8 @@ pub async fn tally_is_conserved(fx: Fixture) {
     let mut sum = caudal_core::outcome::Tally::default();
     for round in 0..20i64 {
         let policy = if round % 2 == 0 { OnBadRow::Report } else { OnBadRow::DeadLetter };
-        let rows: Vec<(Uuid, i64)> = (0..10).map(|i| (keys[((round * 7 + i * 3) % 40) as usize], (i % 4) - 1)).collect();
+        let rows: Vec<(Uuid, i64)> =
+            (0..10).map(|i| (keys[((round * 7 + i * 3) % 40) as usize], (i % 4) - 1)).collect();
         let mut batch = batch(&table, policy, &rows);
         batch.rejected = 2;
         batch.dead = vec![letter("tally", keys[round as usize], &[round as u8 / 3])];
@@ -131,7 +132,8 @@ pub async fn drift_adds_up(fx: Fixture) {
     let note = |field: &str, ty: &str, count| DriftNote { field: field.into(), json_type: ty.into(), count };
     for _ in 0..3 {
         let mut batch = batch(&small("drift", false), OnBadRow::Report, &[(Uuid::now_v7(), 1)]);
-        batch.drift = vec![note("b", "string", 2), note("a", "number", 1), note("b", "number", 1), note("b", "string", 3)];
+        batch.drift =
+            vec![note("b", "string", 2), note("a", "number", 1), note("b", "number", 1), note("b", "string", 3)];
         fx.store.append(batch).await.expect("append");
     }
     let reports = fx.store.drift(&topic("drift")).await.expect("drift");

@@ -112,11 +112,23 @@ fn holds(filter: &Filter, row: &Values, first: usize) -> Option<bool> {
         Filter::Not(inner) => holds(inner, row, first).map(|b| !b),
         Filter::And(inner) => {
             let all: Vec<_> = inner.iter().map(|f| holds(f, row, first)).collect();
-            if all.contains(&Some(false)) { Some(false) } else if all.contains(&None) { None } else { Some(true) }
+            if all.contains(&Some(false)) {
+                Some(false)
+            } else if all.contains(&None) {
+                None
+            } else {
+                Some(true)
+            }
         }
         Filter::Or(inner) => {
             let all: Vec<_> = inner.iter().map(|f| holds(f, row, first)).collect();
-            if all.contains(&Some(true)) { Some(true) } else if all.contains(&None) { None } else { Some(false) }
+            if all.contains(&Some(true)) {
+                Some(true)
+            } else if all.contains(&None) {
+                None
+            } else {
+                Some(false)
+            }
         }
     }
 }
@@ -185,9 +197,27 @@ pub async fn orders_and_pages(fx: Fixture) {
             expected.sort_by(|(a_id, a), (b_id, b)| {
                 let order = match (&a[column - first], &b[column - first]) {
                     (None, None) => Ordering::Equal,
-                    (None, _) => if nulls_first { Ordering::Less } else { Ordering::Greater },
-                    (_, None) => if nulls_first { Ordering::Greater } else { Ordering::Less },
-                    (Some(a), Some(b)) => if descending { compare(b, a) } else { compare(a, b) },
+                    (None, _) => {
+                        if nulls_first {
+                            Ordering::Less
+                        } else {
+                            Ordering::Greater
+                        }
+                    }
+                    (_, None) => {
+                        if nulls_first {
+                            Ordering::Greater
+                        } else {
+                            Ordering::Less
+                        }
+                    }
+                    (Some(a), Some(b)) => {
+                        if descending {
+                            compare(b, a)
+                        } else {
+                            compare(a, b)
+                        }
+                    }
                 };
                 order.then(a_id.cmp(b_id))
             });
@@ -207,7 +237,8 @@ pub async fn orders_and_pages(fx: Fixture) {
     let plan = ReadPlan { limit: Some(0), ..ReadPlan::all(table.clone()) };
     assert!(ids_of(&*fx.store, plan).await.is_empty());
     // A subset of the columns, in another order, under other names.
-    let select = ["j", "i", "_id"].map(|name| Selected { column: table.column(name).expect("column"), name: "x".into() });
+    let select =
+        ["j", "i", "_id"].map(|name| Selected { column: table.column(name).expect("column"), name: "x".into() });
     let plan = ReadPlan { select: select.to_vec(), ..ReadPlan::all(table.clone()) };
     let types = plan.types();
     for row in read_all(&*fx.store, plan).await.rows() {
