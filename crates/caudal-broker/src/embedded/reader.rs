@@ -273,5 +273,10 @@ impl Subscription for LogSubscription {
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, BrokerError> + Send + 'static,
 ) -> Result<T, BrokerError> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(BrokerError::fatal(error)))
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        // The runtime is going down.
+        Err(error) if error.is_cancelled() => Err(BrokerError::unavailable(error)),
+        Err(error) => Err(BrokerError::fatal(error)),
+    }
 }

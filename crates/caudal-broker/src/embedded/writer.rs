@@ -78,7 +78,8 @@ impl Writer {
                         return self.fail(reason);
                     }
                 }
-                Err(RecvTimeoutError::Timeout) => {}
+                // Idle: no topic keeps memory for a burst that is over.
+                Err(RecvTimeoutError::Timeout) => self.frame = Vec::new(),
                 Err(RecvTimeoutError::Disconnected) => return self.shared.end(Ended::Closed),
             }
             if swept.elapsed() >= every {
