@@ -114,7 +114,7 @@ async fn straight(
     let settled = Settled::of(batch, None).map_err(PutError::Store)?;
     let put = Put::prepare(conn, &batch.table, store.pooled).await.map_err(PutError::of)?;
     let closing = Closing::prepare(conn, batch, &settled, writer).await.map_err(PutError::of)?;
-    let sending = copy::begin_and_start(conn, &put, batch, Rows::All).await.map_err(PutError::of)?;
+    let sending = copy::begin_and_start(conn, &store.begin, &put, batch, Rows::All).await.map_err(PutError::of)?;
     commit(conn, sending, closing, settled).await
 }
 
@@ -128,7 +128,7 @@ async fn careful(
 ) -> Result<Appended, PutError> {
     let put = Put::prepare(conn, &batch.table, store.pooled).await.map_err(PutError::of)?;
     let query = existing::prepare(conn, &batch.table).await.map_err(PutError::of)?;
-    let (begun, existing) = join(conn.client.batch_execute("begin"), Existing::fetch(conn, &query, batch)).await;
+    let (begun, existing) = join(conn.client.batch_execute(&store.begin), Existing::fetch(conn, &query, batch)).await;
     begun.map_err(PutError::of)?;
     let existing = existing.map_err(PutError::of)?;
 

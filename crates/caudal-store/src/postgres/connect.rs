@@ -140,6 +140,19 @@ fn options(own: Option<&str>, statement_timeout: Duration) -> String {
     out
 }
 
+/// What opens a transaction that writes; one message, so its settings cost nothing.
+pub(super) fn begin(config: &PostgresConfig) -> String {
+    let bound = config.statement_timeout;
+    match config.transaction_pooling {
+        false => "begin".into(),
+        true => format!(
+            "begin; set local statement_timeout = {}; set local lock_timeout = {}",
+            bound.as_millis(),
+            LOCK_TIMEOUT.min(bound).as_millis()
+        ),
+    }
+}
+
 /// Takes `sslmode=verify-…` and `sslrootcert` out of a URL: the driver knows neither.
 fn split_tls(url: &str) -> (String, Option<String>, Option<String>) {
     let Some((base, query)) = url.split_once('?').filter(|_| url.contains("://")) else {
@@ -253,4 +266,31 @@ impl Conn {
 
 fn typed<'a>(query: &Query, params: Params<'a>) -> Vec<(&'a (dyn ToSql + Sync), Type)> {
     params.iter().copied().zip(query.types.iter().cloned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tls_words_are_taken_out_of_the_url() {
+        let split = |url| split_tls(url);
+        assert_eq!(split("postgres://h/d"), ("postgres://h/d".into(), None, None));
+        assert_eq!(
+            split("postgres://h/d?sslmode=verify-full&sslrootcert=%2Fetc/ca.pem&connect_timeout=3"),
+            ("postgres://h/d?connect_timeout=3".into(), Some("verify-full".into()), Some("/etc/ca.pem".into()))
+        );
+        assert_eq!(
+            split("postgres://h/d?sslmode=require"),
+            ("postgres://h/d?sslmode=require".into(), Some("require".into()), None)
+        );
+        assert_eq!(split("host=h dbname=d"), ("host=h dbname=d".into(), None, None));
+    }
+
+    #[test]
+    fn a_password_is_never_shown() {
+        let config = PostgresConfig::new("postgres://u:secret@h/d", "i");
+        let connector = Connector::new(&config).expect("a connector");
+        assert!(!format!("{config:?} {connector:?}").contains("secret"));
+    }
 }

@@ -73,11 +73,12 @@ pub(super) enum Sending {
 /// Opens a transaction and starts putting rows, in one round trip (none when there is nothing to put or no `COPY`).
 pub(super) async fn begin_and_start(
     conn: &Conn,
+    begin: &str,
     put: &Put,
     batch: &Arc<AppendBatch>,
     rows: Rows<'_>,
 ) -> Result<Sending, Error> {
-    let (begun, sending) = join(conn.client.batch_execute("begin"), start(conn, put, batch, rows)).await;
+    let (begun, sending) = join(conn.client.batch_execute(begin), start(conn, put, batch, rows)).await;
     begun?;
     sending
 }

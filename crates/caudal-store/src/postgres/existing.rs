@@ -83,3 +83,68 @@ pub(super) fn sort(batch: &AppendBatch, existing: &Existing, refused: &HashMap<u
     }
     sorted
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use caudal_core::ports::OnBadRow;
+    use caudal_core::rejection::Code;
+    use caudal_core::schema::{Column, ColumnType, Origin};
+    use caudal_core::time::Instant;
+    use caudal_core::topic::TopicName;
+
+    use super::*;
+
+    fn batch(rows: &[(u128, i64)]) -> AppendBatch {
+        let columns = vec![Column::new("n", ColumnType::Int8, true, Origin::Property)];
+        let table = Arc::new(Table::of_topic("t", columns, false));
+        let mut batch = AppendBatch::new(table, TopicName::parse("t").expect("a name"), OnBadRow::Report);
+        for (id, n) in rows {
+            let mut row = batch.rows.begin(6);
+            row.uuid(Uuid::from_u128(*id));
+            row.null();
+            row.text("test");
+            row.timestamp(Instant(0));
+            row.int8(*n);
+            row.null();
+            row.finish();
+        }
+        batch
+    }
+
+    fn stored(rows: &[(u128, i64)]) -> Existing {
+        let mut existing = Existing::default();
+        for (id, n) in rows {
+            existing.by_id.insert(Uuid::from_u128(*id), existing.content.len());
+            let mut row = existing.content.begin(2);
+            row.int8(*n);
+            row.null();
+            row.finish();
+        }
+        existing
+    }
+
+    fn words(sorted: &Sorted) -> String {
+        let word = |outcome: &RowOutcome| match outcome {
+            RowOutcome::Stored => 's',
+            RowOutcome::Duplicate => 'd',
+            RowOutcome::Bad(r) if r.code == Code::Conflict => 'c',
+            RowOutcome::Bad(_) => 'r',
+        };
+        sorted.outcomes.iter().map(word).collect()
+    }
+
+    #[test]
+    fn each_row_has_one_fate() {
+        let refused = |rows: &[usize]| {
+            rows.iter().map(|row| (*row, crate::compare::refused("23514", "no"))).collect::<HashMap<_, _>>()
+        };
+        let rows = batch(&[(1, 1), (2, 2), (1, 1), (1, 5), (3, 3), (3, 4), (4, 4)]);
+        let sorted = sort(&rows, &stored(&[(2, 2), (4, 0)]), &HashMap::default());
+        assert_eq!((words(&sorted).as_str(), sorted.store.as_slice()), ("sddcscc", &[0, 4][..]));
+        // A refused row leaves its id to the next one.
+        let sorted = sort(&rows, &stored(&[(2, 2), (4, 0)]), &refused(&[0, 2]));
+        assert_eq!((words(&sorted).as_str(), sorted.store.as_slice()), ("rdrsscc", &[3, 4][..]));
+    }
+}

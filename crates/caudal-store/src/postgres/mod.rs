@@ -50,6 +50,8 @@ pub struct PostgresStore {
     instance: String,
     pooled: bool,
     statement_timeout: Duration,
+    /// Opens an append's transaction. Behind a transaction pool it carries the bounds that startup options set elsewhere.
+    begin: String,
 }
 
 impl PostgresStore {
@@ -62,6 +64,7 @@ impl PostgresStore {
             points: PointReads::new(connector.clone()),
             connector,
             careful: Mutex::default(),
+            begin: connect::begin(&config),
             instance: config.instance,
             pooled: config.transaction_pooling,
             statement_timeout: config.statement_timeout,

@@ -175,3 +175,21 @@ fn snapshot(rows: &[tokio_postgres::Row]) -> Result<(String, Instant), StoreErro
     let at: Stamp = row.try_get(1).map_err(store_error)?;
     Ok((row.try_get(0).map_err(store_error)?, at.0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_survive_their_text() {
+        let last = (Instant(-5), Uuid::from_u128(7));
+        let within = Within { until: "12:20:13,15".into(), until_taken_at: Instant(99), last };
+        for within in [None, Some(within)] {
+            let mark = Mark { since: "10:20:10,14,15".into(), taken_at: Instant(42), within };
+            assert_eq!(Mark::parse(&mark.to_string()), Some(mark));
+        }
+        for text in ["", "10:20:", "10:20:|x", "10:20:|1|2", "10:20:|1|10:20:|3|4|no"] {
+            assert_eq!(Mark::parse(text), None, "{text}");
+        }
+    }
+}
