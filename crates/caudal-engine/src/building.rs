@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use crate::clock;
 use crate::evolve;
+use crate::plant;
 use crate::topic::Topic;
 
 /// A record as a producer or a broker handed it over.
@@ -103,7 +104,7 @@ impl Building {
         }
         topic.validate(&record.body)?;
         let incoming = Incoming {
-            id,
+            id: id.or_else(|| plant::stray_id(published_at)),
             key: record.key.as_deref(),
             source: &record.source,
             published_at,

@@ -11,7 +11,13 @@ pub enum AcceptError {
     UnknownTopic(String),
     /// No effect. The index is the record's place in a batch that was to be taken whole or not at all.
     #[error("record {index} was refused: {rejection}")]
-    Rejected { index: usize, rejection: Rejection, transaction_id: Option<Uuid> },
+    Rejected {
+        index: usize,
+        rejection: Rejection,
+        transaction_id: Option<Uuid>,
+        /// The message had been durable in the topic before its fault showed, so it was set aside rather than dropped.
+        dead_letter: Option<Uuid>,
+    },
     /// Another request with the same key is still running. No effect.
     #[error("a request with the same key is still running")]
     KeyInFlight,
@@ -31,6 +37,6 @@ pub enum AcceptError {
 
 impl AcceptError {
     pub fn rejected(rejection: Rejection) -> Self {
-        Self::Rejected { index: 0, rejection, transaction_id: None }
+        Self::Rejected { index: 0, rejection, transaction_id: None, dead_letter: None }
     }
 }

@@ -20,6 +20,7 @@ use crate::engine::Engine;
 use crate::error::AcceptError;
 use crate::evolve;
 use crate::intake::{Intake, Verdict, VerdictState};
+use crate::plant;
 use crate::topic::Topic;
 
 /// How the producer wants to be answered.
@@ -56,7 +57,7 @@ impl Engine {
             self.publish_one(topic, record, one, at, answer).await
         } else {
             let outcome = self.group(topic)?.store(one.row, one.table, one.drift).await?;
-            verdict(one.id, outcome)
+            verdict(one.id, outcome, None)
         }
     }
 
@@ -69,6 +70,7 @@ impl Engine {
         answer: Answer,
     ) -> Result<Verdict, AcceptError> {
         let Some(broker) = &self.broker else { return Err(AcceptError::Overloaded) };
+        let dead_letter = topic.encoder().identity.dead_letter_id(one.id, &record.body);
         let message = Message {
             id: one.id,
             key: one.key,
@@ -92,7 +94,7 @@ impl Engine {
             }
         };
         match outcome {
-            Ok(Ok(outcome)) => verdict(one.id, outcome),
+            Ok(Ok(outcome)) => verdict(one.id, outcome, Some(dead_letter)),
             _ => {
                 self.waiters.forget(one.id);
                 Ok(queued(one.id))
@@ -143,7 +145,7 @@ fn encode(
     topic.validate(&record.body)?;
     let mut row = RowBatch::with_capacity(1, record.body.len() + 128);
     let incoming = Incoming {
-        id: None,
+        id: plant::stray_id(at),
         key: record.key.as_deref(),
         source: &record.source,
         published_at: at,
@@ -156,19 +158,20 @@ fn encode(
 
 fn refused(encoder: &Encoder, record: &Record, at: Instant, rejection: Rejection) -> AcceptError {
     let id = provisional_id(encoder, record.key.as_deref(), at);
-    AcceptError::Rejected { index: 0, rejection, transaction_id: Some(id) }
+    AcceptError::Rejected { index: 0, rejection, transaction_id: Some(id), dead_letter: None }
 }
 
 fn queued(id: Uuid) -> Verdict {
     Verdict { index: 0, transaction_id: id, state: VerdictState::Queued, rejection: None, dead_letter: None }
 }
 
-fn verdict(id: Uuid, outcome: RowOutcome) -> Result<Verdict, AcceptError> {
+/// `dead_letter`: what a bad message has become, where it is not simply refused.
+fn verdict(id: Uuid, outcome: RowOutcome, dead_letter: Option<Uuid>) -> Result<Verdict, AcceptError> {
     let state = match outcome {
         RowOutcome::Stored => VerdictState::Stored,
         RowOutcome::Duplicate => VerdictState::Duplicate,
         RowOutcome::Bad(rejection) => {
-            return Err(AcceptError::Rejected { index: 0, rejection, transaction_id: Some(id) });
+            return Err(AcceptError::Rejected { index: 0, rejection, transaction_id: Some(id), dead_letter });
         }
     };
     Ok(Verdict { index: 0, transaction_id: id, state, rejection: None, dead_letter: None })

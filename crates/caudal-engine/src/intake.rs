@@ -133,7 +133,7 @@ impl Intake {
                 let index = self.building.len() - 1;
                 self.topic.metrics.rejected(self.building.len() as u64);
                 let transaction_id = self.building.batch.dead.last().map(|dead| dead.message.id);
-                return Err(AcceptError::Rejected { index, rejection, transaction_id });
+                return Err(AcceptError::Rejected { index, rejection, transaction_id, dead_letter: None });
             }
             if self.building.is_full() {
                 return Err(AcceptError::TooLarge { max: BATCH_ROWS_MAX, bytes_max: BATCH_BYTES_MAX });
@@ -197,7 +197,7 @@ async fn commit(engine: &Engine, topic: &Topic, building: Building, first: u64) 
     {
         let index = entries.iter().position(|e| *e == Entry::Dead).unwrap_or_default();
         let (rejection, id) = (dead.rejection.clone(), dead.message.id);
-        return Err(AcceptError::Rejected { index, rejection, transaction_id: Some(id) });
+        return Err(AcceptError::Rejected { index, rejection, transaction_id: Some(id), dead_letter: None });
     }
     let in_flight = topic.metrics.accept(batch.accepted());
     match settle::append(store, topic, batch.clone(), in_flight, Some(engine.config.store_patience)).await {
@@ -206,7 +206,8 @@ async fn commit(engine: &Engine, topic: &Topic, building: Building, first: u64) 
             Ok(Done { verdicts, late: false })
         }
         Err(StoreError::Aborted { row, rejection }) => {
-            Err(AcceptError::Rejected { index: row, rejection, transaction_id: Building::row_ids(&batch).nth(row) })
+            let transaction_id = Building::row_ids(&batch).nth(row);
+            Err(AcceptError::Rejected { index: row, rejection, transaction_id, dead_letter: None })
         }
         Err(error) => Err(error.into()),
     }

@@ -15,6 +15,7 @@ mod group;
 pub mod ingest;
 pub mod intake;
 pub mod metrics;
+mod plant;
 pub mod receipt;
 pub mod redrive;
 mod settle;

@@ -136,12 +136,14 @@ impl From<AcceptError> for Problem {
     fn from(error: AcceptError) -> Self {
         match error {
             AcceptError::UnknownTopic(name) => Self::unknown_topic(&name, std::iter::empty::<&str>()),
-            AcceptError::Rejected { index, rejection, transaction_id } => {
-                let problem = Self::rejection(&rejection).with("index", index);
-                match transaction_id {
-                    Some(id) => problem.with("transaction_id", id.to_string()),
-                    None => problem,
+            AcceptError::Rejected { index, rejection, transaction_id, dead_letter } => {
+                let mut problem = Self::rejection(&rejection).with("index", index);
+                for (name, id) in [("transaction_id", transaction_id), ("dead_letter", dead_letter)] {
+                    if let Some(id) = id {
+                        problem = problem.with(name, id.to_string());
+                    }
                 }
+                problem
             }
             AcceptError::KeyInFlight => Self::new(
                 StatusCode::CONFLICT,
