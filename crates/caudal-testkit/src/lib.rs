@@ -1,5 +1,10 @@
 //! Conformance suites, test servers and the crash oracle; never shipped.
 
+pub mod api;
 pub mod broker;
+pub mod chance;
+pub mod load;
+pub mod oracle;
 pub mod postgres;
+pub mod server;
 pub mod store;
