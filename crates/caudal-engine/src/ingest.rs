@@ -21,7 +21,6 @@ use crate::error::AcceptError;
 use crate::evolve;
 use crate::intake::{Intake, Verdict, VerdictState};
 use crate::plant;
-use crate::plant;
 use crate::topic::Topic;
 
 /// How the producer wants to be answered.
