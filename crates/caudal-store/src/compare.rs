@@ -17,11 +17,6 @@ pub(crate) fn first_difference<'t, 'r>(
     pairs.into_iter().find(|((_, column), (a, b))| !same(column.ty, *a, *b)).map(|((_, column), _)| column)
 }
 
-/// The content fields of a written row: what [`first_difference`] takes as `theirs` when both rows are of one batch.
-pub(crate) fn content_of(row: Row<'_>) -> impl Iterator<Item = Option<&[u8]>> {
-    row.skip(LEADING_COLUMNS)
-}
-
 fn same(ty: ColumnType, a: Option<&[u8]>, b: Option<&[u8]>) -> bool {
     match (a, b) {
         (None, None) => true,

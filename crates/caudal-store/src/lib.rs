@@ -4,8 +4,11 @@
 //! [`compare`] tells a duplicate from a conflict, [`settle`] turns the outcomes of rows into dead letters and a tally,
 //! [`migration`] says which migrations are still to run.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod compare;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migration;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod settle;
 
 #[cfg(feature = "postgres")]

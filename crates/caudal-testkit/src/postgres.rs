@@ -164,7 +164,7 @@ impl PgBouncer {
         let file = home.join("pgbouncer.ini");
         let config = format!(
             "[databases]\n* = host=127.0.0.1 port={server_port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
-             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 4\n\
+             listen_port = {port}\nunix_socket_dir =\nauth_type = any\npool_mode = transaction\ndefault_pool_size = 12\n\
              max_client_conn = 200\nlogfile = {home}/log\npidfile = {home}/pid\nignore_startup_parameters = extra_float_digits\n",
             home = home.display()
         );

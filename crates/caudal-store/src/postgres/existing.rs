@@ -6,7 +6,7 @@ use caudal_core::outcome::RowOutcome;
 use caudal_core::ports::AppendBatch;
 use caudal_core::rejection::Rejection;
 use caudal_core::row::{RowBatch, field};
-use caudal_core::schema::{ID, Table};
+use caudal_core::schema::{ID, LEADING_COLUMNS, Table};
 use foldhash::HashMap;
 use tokio_postgres::Error;
 use tokio_postgres::types::Type;
@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::connect::{Conn, Query};
 use super::sql::{column_list, quoted};
 use super::wire::push_row;
-use crate::compare::{conflict, content_of, first_difference};
+use crate::compare::{conflict, first_difference};
 
 /// The id of a written row.
 pub(super) fn id_of(batch: &AppendBatch, index: usize) -> Uuid {
@@ -69,7 +69,7 @@ pub(super) fn sort(batch: &AppendBatch, existing: &Existing, refused: &HashMap<u
         } else if let Some(at) = existing.by_id.get(&id) {
             first_difference(&batch.table, row, existing.content.row(*at))
         } else if let Some(first) = firsts.get(&id) {
-            first_difference(&batch.table, row, content_of(batch.rows.row(*first)))
+            first_difference(&batch.table, row, batch.rows.row(*first).skip(LEADING_COLUMNS))
         } else {
             firsts.insert(id, index);
             sorted.store.push(index);

@@ -38,12 +38,18 @@ pub use connect::PostgresConfig;
 use get::PointReads;
 use pool::Pool;
 
+/// Connections for short statements.
+const ASKERS: usize = 2;
+
 /// A PostgreSQL database. Holds no connection that it does not need; every call reconnects what broke.
 #[derive(Debug)]
 pub struct PostgresStore {
     connector: Connector,
     writers: Arc<Pool>,
+    /// Streams hold these as long as their consumers take.
     readers: Arc<Pool>,
+    /// Short statements: accounting, dead letters, tails, pings. Never held by a consumer.
+    askers: Arc<Pool>,
     points: PointReads,
     /// Tables in which duplicates were seen lately: how many batches still go the careful way first.
     careful: Mutex<HashMap<String, u32>>,
@@ -59,8 +65,9 @@ impl PostgresStore {
     pub fn new(config: PostgresConfig) -> Result<Self, StoreError> {
         let connector = Connector::new(&config)?;
         Ok(Self {
-            writers: Pool::new(connector.clone(), config.writers),
-            readers: Pool::new(connector.clone(), config.readers),
+            writers: Pool::new(connector.clone(), config.writers, config.statement_timeout),
+            readers: Pool::new(connector.clone(), config.readers, config.statement_timeout),
+            askers: Pool::new(connector.clone(), ASKERS, config.statement_timeout),
             points: PointReads::new(connector.clone()),
             connector,
             careful: Mutex::default(),

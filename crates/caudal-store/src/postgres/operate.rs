@@ -22,10 +22,10 @@ const DEAD_LETTER_COLUMNS: &str = "select _id, topic, transaction_id, key, sourc
 type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PostgresStore {
-    /// One statement on a reading connection. A read is repeated once when its connection turned out to be dead; a write
+    /// One short statement. A read is repeated once when its connection turned out to be dead; a write
     /// is not, its outcome is unknown.
     pub(super) async fn ask(&self, sql: &str, params: &[Typed<'_>], repeat: bool) -> Result<Vec<Row>, StoreError> {
-        let mut lease = self.readers.lease().await?;
+        let mut lease = self.askers.lease().await?;
         let types: Vec<Type> = params.iter().map(|(_, ty)| ty.clone()).collect();
         let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
         let mut left = usize::from(repeat);

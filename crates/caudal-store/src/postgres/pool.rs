@@ -1,6 +1,7 @@
 //! A fixed number of connections, each used by one caller at a time, opened when first needed and again after they broke.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use caudal_core::error::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -11,6 +12,8 @@ use super::connect::{Conn, Connector};
 pub(super) struct Pool {
     connector: Connector,
     permits: Arc<Semaphore>,
+    /// How long a caller waits for a place.
+    patience: Duration,
     /// Places not in use; the last used goes out first, so that few connections do the work when there is little.
     free: Mutex<Vec<Place>>,
 }
@@ -22,15 +25,17 @@ struct Place {
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, size: usize) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, size: usize, patience: Duration) -> Arc<Self> {
         let size = size.max(1);
         let free = (0..size).rev().map(|number| Place { number, conn: None }).collect();
-        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(size)), free: Mutex::new(free) })
+        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(size)), patience, free: Mutex::new(free) })
     }
 
     /// Waits for a place. Its connection is opened by [`Lease::conn`].
     pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, StoreError> {
-        let permit = self.permits.clone().acquire_owned().await.map_err(StoreError::fatal)?;
+        let permit = tokio::time::timeout(self.patience, self.permits.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| StoreError::unavailable("every connection is in use"))?;
+        let permit = permit.map_err(StoreError::fatal)?;
         let place = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let place = place.ok_or_else(|| StoreError::fatal("a connection pool lost a place"))?;
         Ok(Lease { pool: self.clone(), number: place.number, conn: place.conn, sound: true, permit: Some(permit) })

@@ -91,7 +91,7 @@ pub(super) async fn tail(
         }
         None => None,
     };
-    let mut lease = store.readers.lease().await?;
+    let mut lease = store.askers.lease().await?;
     lease.begin_work();
     let conn = lease.conn().await?;
     let result = poll(conn, table, mark, limit.max(1)).await;

@@ -15,6 +15,9 @@ use tokio::sync::oneshot;
 use super::error::store_error;
 use super::sql::JSON_SAME;
 
+/// Reads that may wait for a thread; further ones are refused.
+const WAITING_MAX: usize = 4096;
+
 type Job = Box<dyn FnOnce(&Reader) + Send>;
 
 /// A connection with a bound on how long one step of work may take.
@@ -56,12 +59,12 @@ impl Reader {
 /// Some reading threads behind one queue. They end when the pool is dropped and their work is done.
 #[derive(Debug)]
 pub(super) struct Readers {
-    jobs: mpsc::Sender<Job>,
+    jobs: mpsc::SyncSender<Job>,
 }
 
 impl Readers {
     pub(super) fn start(path: &Path, threads: usize, bound: Duration) -> Result<Self, StoreError> {
-        let (jobs, waiting) = mpsc::channel();
+        let (jobs, waiting) = mpsc::sync_channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));
         for _ in 0..threads.max(1) {
             let (path, waiting) = (path.to_owned(), waiting.clone());
@@ -83,7 +86,10 @@ impl Readers {
 
     /// Runs `work` on one of the threads, and does not wait.
     pub(super) fn send(&self, work: impl FnOnce(&Reader) + Send + 'static) -> Result<(), StoreError> {
-        self.jobs.send(Box::new(work)).map_err(|_| StoreError::fatal("the store is closing"))
+        self.jobs.try_send(Box::new(work)).map_err(|error| match error {
+            mpsc::TrySendError::Full(_) => StoreError::unavailable("too many reads are waiting"),
+            mpsc::TrySendError::Disconnected(_) => StoreError::fatal("the reading threads have ended"),
+        })
     }
 }
 

@@ -304,6 +304,28 @@ pub async fn early_drops_free_the_store(fx: Fixture) {
     assert_eq!(counted.expect("reads are possible"), 50_000);
 }
 
+/// Streams that nobody reads on hold their own connections only.
+pub async fn open_streams_block_nobody(fx: Fixture) {
+    let table = small("held", false);
+    fill(&fx, &table, 50_000).await;
+    let mut streams = Vec::new();
+    for _ in 0..4 {
+        let mut stream = fx.store.read(ReadPlan::all(table.clone())).await.expect("read");
+        assert!(stream.try_next().await.expect("stream").is_some());
+        streams.push(stream);
+    }
+    let others = async {
+        fx.store.ping().await.expect("ping");
+        fx.store.get(&table, Uuid::now_v7()).await.expect("get");
+        fx.store.tally(&topic("held")).await.expect("tally");
+        fx.store.tail(&table, None, 1).await.expect("tail");
+        fx.store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)])).await.expect("append");
+    };
+    tokio::time::timeout(Duration::from_secs(10), others).await.expect("nothing waits for the streams");
+    drop(streams);
+    assert_eq!(rows_in(&*fx.store, &table).await, 50_001);
+}
+
 pub async fn concurrent_gets(fx: Fixture) {
     let (a, b) = (small("gets-a", false), small("gets-b", true));
     let mut tasks = Vec::new();
