@@ -132,8 +132,8 @@ pub trait Append: Send + Sync {
     /// Commits the batch in one transaction and says how each row ended. Returns only after the commit is durable.
     ///
     /// Appending the same batch again is safe: its rows are duplicates then. Rows that repeat an `_id` within the batch
-    /// count after the first.
-    async fn append(&self, batch: AppendBatch) -> Result<Appended, StoreError>;
+    /// count after the first. Shared, because a caller keeps the batch to repeat it and to tell its producers.
+    async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError>;
 
     /// Where a subscription stands: the offset to read next, or `None` before its first commit in this incarnation.
     async fn position(&self, topic: &TopicName, subscription: &str, incarnation: Uuid)

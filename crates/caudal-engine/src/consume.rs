@@ -10,7 +10,7 @@ use caudal_core::error::{BrokerError, StoreError};
 use caudal_core::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use caudal_core::message::{Delivery, Position};
 use caudal_core::outcome::RowOutcome;
-use caudal_core::ports::{Appended, Broker, OnBadRow, Subscription};
+use caudal_core::ports::{AppendBatch, Appended, Broker, OnBadRow, Subscription};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -82,17 +82,19 @@ impl Worker<'_> {
         let mut ready = self.next(&mut *subscription, from).await?;
         loop {
             from = ready.next;
-            ready.building = ready.building.seal(self.topic, &*self.engine.store).await?;
-            let commit = self.commit(&ready);
+            let mut batch = ready.building.seal(self.topic, &*self.engine.store).await?.batch;
+            batch.position = Some(ready.position);
+            let batch = Arc::new(batch);
+            let commit = self.commit(batch.clone());
             let prepare = self.next(&mut *subscription, from);
             let (committed, prepared) = self.together(commit, prepare).await;
             let appended = committed?;
-            self.tell(&ready, &appended);
+            self.tell(&batch, &appended);
             let after = match prepared {
                 Some(prepared) => prepared,
                 None => self.next(&mut *subscription, from).await,
             };
-            subscription.ack(ready.next).await?;
+            subscription.ack(from).await?;
             ready = after?;
         }
     }
@@ -144,9 +146,7 @@ impl Worker<'_> {
         Ok(Ready { building, position: Position { subscription, incarnation, from, to: next }, next })
     }
 
-    async fn commit(&self, ready: &Ready) -> Result<Appended, StoreError> {
-        let mut batch = ready.building.batch.clone();
-        batch.position = Some(ready.position.clone());
+    async fn commit(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
         let in_flight = self.topic.metrics.accept(batch.accepted());
         let append = settle::append(&*self.engine.store, self.topic, batch, in_flight, None);
         tokio::select! {
@@ -162,12 +162,11 @@ impl Worker<'_> {
         tokio::time::sleep(self.engine.config.store_patience).await;
     }
 
-    fn tell(&self, ready: &Ready, appended: &Appended) {
+    fn tell(&self, batch: &AppendBatch, appended: &Appended) {
         let waiters = &self.engine.waiters;
         if waiters.is_empty() {
             return;
         }
-        let batch = &ready.building.batch;
         for (row, id) in Building::row_ids(batch).enumerate() {
             waiters.tell(id, || settle::outcome(appended, row));
         }

@@ -199,6 +199,7 @@ async fn commit(engine: &Engine, topic: &Topic, building: Building, first: u64) 
         let (rejection, id) = (dead.rejection.clone(), dead.message.id);
         return Err(AcceptError::Rejected { index, rejection, transaction_id: Some(id), dead_letter: None });
     }
+    let batch = Arc::new(batch);
     let in_flight = topic.metrics.accept(batch.accepted());
     match settle::append(store, topic, batch.clone(), in_flight, Some(engine.config.store_patience)).await {
         Ok(appended) => {

@@ -55,7 +55,7 @@ impl Engine {
         let transaction_id = Building::row_ids(&sealed.batch).next().unwrap_or(message.id);
         let in_flight = topic.metrics.accept(1);
         let patience = Some(self.config.store_patience);
-        let appended = settle::append(&*self.store, topic, sealed.batch, in_flight, patience).await?;
+        let appended = settle::append(&*self.store, topic, sealed.batch.into(), in_flight, patience).await?;
         let topic = topic.name.to_string();
         match settle::outcome(&appended, 0) {
             RowOutcome::Stored => Ok(Some(Redriven::Stored { topic, transaction_id })),

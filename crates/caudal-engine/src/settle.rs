@@ -1,5 +1,6 @@
 //! Getting a batch into the store: repeated while the failure is transient, accounted when it is over.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant as Monotonic};
 
 use caudal_core::error::StoreError;
@@ -19,7 +20,7 @@ const RETRY_MAX: Duration = Duration::from_secs(1);
 pub(crate) async fn append(
     store: &dyn Store,
     topic: &Topic,
-    batch: AppendBatch,
+    batch: Arc<AppendBatch>,
     in_flight: InFlight,
     patience: Option<Duration>,
 ) -> Result<Appended, StoreError> {

@@ -33,7 +33,7 @@ fn appender(store: Arc<PostgresStore>, table: Arc<Table>, stop: Arc<AtomicBool>)
             let rows: Vec<(Uuid, i64)> = ids(50).into_iter().zip(0..).collect();
             let batch = batch(&table, OnBadRow::DeadLetter, &rows);
             loop {
-                match store.append(batch.clone()).await {
+                match store.append(batch.clone().into()).await {
                     Ok(appended) => {
                         assert_eq!(appended.tally.dead, 0, "a repeated batch has no conflicts");
                         break;
@@ -112,21 +112,21 @@ async fn a_read_only_server_is_left() {
     let table = small("failover", false);
     let store = store_at(&url, &table).await;
     let row = || batch(&table, OnBadRow::DeadLetter, &[(Uuid::now_v7(), 1)]);
-    store.append(row()).await.expect("append");
+    store.append(row().into()).await.expect("append");
     let client = client(&url).await.expect("client");
     let set = |value: &str| format!("alter system set default_transaction_read_only = {value}");
     for statement in [set("on").as_str(), "select pg_reload_conf()"] {
         client.batch_execute(statement).await.expect("configure");
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    let refused = store.append(row()).await.expect_err("read-only");
+    let refused = store.append(row().into()).await.expect_err("read-only");
     assert!(refused.is_transient(), "{refused}");
     client.batch_execute("set default_transaction_read_only = off").await.expect("configure");
     for statement in [set("off").as_str(), "select pg_reload_conf()"] {
         client.batch_execute(statement).await.expect("configure");
     }
     tokio::time::sleep(Duration::from_millis(300)).await;
-    store.append(row()).await.expect("the store works on");
+    store.append(row().into()).await.expect("the store works on");
 }
 
 async fn tail_ids(store: &PostgresStore, table: &Arc<Table>, mark: &mut TailMark) -> Vec<Uuid> {
@@ -149,7 +149,7 @@ async fn tail_is_exact_when_commits_overtake() {
     transaction.batch_execute(insert).await.expect("insert");
 
     let rows: Vec<(Uuid, i64)> = ids(7).into_iter().zip(0..).collect();
-    store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+    store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
     let mut seen = Vec::new();
     for _ in 0..2 {
         seen.extend(tail_ids(&store, &table, &mut mark).await);
@@ -172,7 +172,7 @@ async fn tail_is_exact_when_commits_overtake() {
     // Rows stored after others were refused are found as well (they must not carry a savepoint's transaction).
     execute(&url, "alter table overtaken add check (n >= 0)").await.expect("constraint");
     let rows = [(Uuid::now_v7(), 1), (Uuid::now_v7(), -1), (Uuid::now_v7(), 2)];
-    store.append(batch(&table, OnBadRow::DeadLetter, &rows)).await.expect("append");
+    store.append(batch(&table, OnBadRow::DeadLetter, &rows).into()).await.expect("append");
     assert_eq!(tail_ids(&store, &table, &mut mark).await.len(), 2);
     assert!(tail_ids(&store, &table, &mut mark).await.is_empty());
     let xids = "select count(distinct xmin::text) from overtaken where n in (1, 2) and _source = 'test'
@@ -197,7 +197,7 @@ async fn refusals_without_a_line_are_found() {
     let bad = [3usize, 500, 501, 999];
     let numbers = (0..1000i64).map(|n| if bad.contains(&(n as usize)) { n + 5_000 } else { n });
     let rows: Vec<(Uuid, i64)> = ids(1000).into_iter().zip(numbers).collect();
-    let appended = store.append(batch(&table, OnBadRow::DeadLetter, &rows)).await.expect("append");
+    let appended = store.append(batch(&table, OnBadRow::DeadLetter, &rows).into()).await.expect("append");
     let outcomes = appended.rows.expect("outcomes");
     let found: Vec<usize> =
         (0..1000).filter(|i| matches!(&outcomes[*i], RowOutcome::Bad(r) if r.code == Code::Refused)).collect();
@@ -244,7 +244,7 @@ async fn a_locked_table_times_out() {
     lock.batch_execute("lock table locked").await.expect("lock");
     let read = store.read(ReadPlan::all(table.clone())).await.map(drop).expect_err("the table is locked");
     assert!(read.is_transient(), "{read}");
-    let append = store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)])).await;
+    let append = store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)]).into()).await;
     assert!(append.expect_err("the table is locked").is_transient());
     let mut wider = (*table).clone();
     let mut column = wider.columns[6].clone();

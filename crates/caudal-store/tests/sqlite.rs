@@ -41,7 +41,7 @@ async fn neighbours_in_a_commit_do_not_hurt_each_other() {
     let table = small("grouped", false);
     store.ensure_table(&table).await.expect("table");
     let taken = Uuid::now_v7();
-    store.append(batch(&table, OnBadRow::Report, &[(taken, 1)])).await.expect("append");
+    store.append(batch(&table, OnBadRow::Report, &[(taken, 1)]).into()).await.expect("append");
     let jobs = (0..200i64).map(|n| {
         let (store, table) = (store.clone(), table.clone());
         tokio::spawn(async move {
@@ -49,7 +49,7 @@ async fn neighbours_in_a_commit_do_not_hurt_each_other() {
                 0 => (OnBadRow::Abort, [(Uuid::now_v7(), n), (taken, 99)]),
                 _ => (OnBadRow::Report, [(Uuid::now_v7(), n), (Uuid::now_v7(), n)]),
             };
-            store.append(batch(&table, policy, &rows)).await
+            store.append(batch(&table, policy, &rows).into()).await
         })
     });
     let mut aborted = 0;
@@ -75,7 +75,7 @@ async fn reopens_with_everything_and_shares_the_file() {
         let store = store_in(dir.path());
         assert_eq!(store.migrate().await.expect("migrate").len(), 1);
         store.ensure_table(&table).await.expect("table");
-        store.append(batch(&table, OnBadRow::Report, &[(id, 1)])).await.expect("append");
+        store.append(batch(&table, OnBadRow::Report, &[(id, 1)]).into()).await.expect("append");
     }
     let (a, b) = (store_in(dir.path()), store_in(dir.path()));
     assert!(a.migrate().await.expect("migrate").is_empty());
@@ -84,7 +84,7 @@ async fn reopens_with_everything_and_shares_the_file() {
         tokio::spawn(async move {
             for _ in 0..50 {
                 let rows = [(id, 1), (Uuid::now_v7(), 2)];
-                store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+                store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
             }
             store
         })
@@ -126,7 +126,7 @@ async fn a_full_disk_is_said_and_survived() {
     let mut stored = 0;
     let full = loop {
         let rows: Vec<(Uuid, i64)> = ids(1000).into_iter().zip(0..).collect();
-        match store.append(batch(&table, OnBadRow::Report, &rows)).await {
+        match store.append(batch(&table, OnBadRow::Report, &rows).into()).await {
             Ok(_) => stored += 1000,
             Err(error) => break error,
         }
@@ -137,7 +137,7 @@ async fn a_full_disk_is_said_and_survived() {
     assert!(matches!(full, StoreError::Full(_)), "{full:?}");
     assert_eq!(rows_in(&store, &table).await, stored, "reads work, and nothing unanswered is there");
     std::fs::remove_file(&filler).expect("remove");
-    store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)])).await.expect("writes work again");
+    store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)]).into()).await.expect("writes work again");
     drop(store);
     std::thread::sleep(std::time::Duration::from_millis(200));
     let _ = std::process::Command::new("umount").arg("-l").arg(dir.path()).status();

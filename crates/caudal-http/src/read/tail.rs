@@ -45,7 +45,14 @@ pub(crate) async fn tail(
     let news = topic.news();
     // The start is fixed before the answer: what is stored after the response headers is in the stream.
     let (_, mark) = match resumed {
-        Some(mark) => (Default::default(), mark),
+        Some(mark) => {
+            // Asked once for nothing but to know that the mark is one: what a client sends must not fail in mid-stream.
+            let asked = app.engine.store.tail(&topic.table(), Some(mark.clone()), 1).await;
+            if asked.is_err_and(|error| !error.is_transient()) {
+                return Err(Problem::bad_request("bad_mark", "Last-Event-ID is not one that this stream gave out"));
+            }
+            (Default::default(), mark)
+        }
         None => app.engine.store.tail(&topic.table(), None, RECORDS_MAX).await?,
     };
     let tail = Tail { app, topic, mark: Some(mark), news, quiet: Duration::ZERO };

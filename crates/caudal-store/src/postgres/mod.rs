@@ -88,7 +88,7 @@ impl PostgresStore {
 
 #[async_trait]
 impl Append for PostgresStore {
-    async fn append(&self, batch: AppendBatch) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
         append::append(self, batch).await
     }
 

@@ -90,7 +90,7 @@ fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
 
 #[async_trait]
 impl Append for SqliteStore {
-    async fn append(&self, batch: AppendBatch) -> Result<Appended, StoreError> {
+    async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
         self.writer.append(batch).await
     }
 

@@ -1,6 +1,7 @@
 //! The one connection that writes, on a thread of its own. Work that waits is committed together: one fsync for all of it,
 //! and each job's failure stays its own.
 
+use std::sync::Arc;
 use std::thread;
 
 use caudal_core::error::StoreError;
@@ -22,7 +23,7 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 type Work = Box<dyn FnOnce(&mut Connection) -> Result<(), StoreError> + Send>;
 
 enum Job {
-    Append(Box<AppendBatch>, Answer<Appended>),
+    Append(Arc<AppendBatch>, Answer<Appended>),
     /// Brings its own transaction and answers for itself.
     Run(Work),
 }
@@ -42,9 +43,9 @@ impl Writer {
         Ok(Self { jobs })
     }
 
-    pub(super) async fn append(&self, batch: AppendBatch) -> Result<Appended, StoreError> {
+    pub(super) async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Append(Box::new(batch), answer)).await.map_err(|_| ended())?;
+        self.jobs.send(Job::Append(batch, answer)).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -87,7 +88,7 @@ impl Writing {
                         self.run_alone(work);
                         None
                     }
-                    Job::Append(batch, answer) => self.run_group(*batch, answer),
+                    Job::Append(batch, answer) => self.run_group(batch, answer),
                 };
                 match follower {
                     Some(job) => next = job,
@@ -110,7 +111,7 @@ impl Writing {
     }
 
     /// Takes along what waits, within bounds; returns a job that is not an append, to run next.
-    fn run_group(&mut self, batch: AppendBatch, answer: Answer<Appended>) -> Option<Job> {
+    fn run_group(&mut self, batch: Arc<AppendBatch>, answer: Answer<Appended>) -> Option<Job> {
         let mut rows = batch.rows.len();
         let mut group = vec![(batch, answer)];
         let mut other = None;
@@ -118,7 +119,7 @@ impl Writing {
             match self.waiting.try_recv() {
                 Ok(Job::Append(batch, answer)) => {
                     rows += batch.rows.len();
-                    group.push((*batch, answer));
+                    group.push((batch, answer));
                 }
                 Ok(run) => {
                     other = Some(run);
@@ -137,7 +138,7 @@ impl Writing {
     }
 
     /// One transaction for all; nobody hears of success before it is durable.
-    fn commit(&mut self, batches: &[AppendBatch]) -> Vec<Result<Appended, StoreError>> {
+    fn commit(&mut self, batches: &[Arc<AppendBatch>]) -> Vec<Result<Appended, StoreError>> {
         if let Some(error) = &self.failed {
             return batches.iter().map(|_| Err(copy_of(error))).collect();
         }
@@ -153,7 +154,7 @@ impl Writing {
         }
     }
 
-    fn transaction(&mut self, batches: &[AppendBatch]) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
+    fn transaction(&mut self, batches: &[Arc<AppendBatch>]) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
         let now = now();
         let conn = &self.conn;
         conn.execute_batch("begin immediate").map_err(store_error)?;

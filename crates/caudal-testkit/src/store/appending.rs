@@ -27,7 +27,7 @@ pub async fn stores_all_and_gets_equal_rows(fx: Fixture) {
     let ids = ids(1000);
     let rows: Vec<(Uuid, i64)> = ids.iter().copied().zip(0..).collect();
     let batch = batch(&table, OnBadRow::DeadLetter, &rows);
-    let appended = fx.store.append(batch.clone()).await.expect("append");
+    let appended = fx.store.append(batch.clone().into()).await.expect("append");
     assert_eq!(appended.rows, None);
     assert_eq!((appended.tally.accepted, appended.tally.stored), (1000, 1000));
     for index in [0, 499, 999] {
@@ -84,7 +84,7 @@ pub async fn round_trips_every_type(fx: Fixture) {
     for (id, row) in ids.iter().zip(&rows) {
         push(&mut batch.rows, &table, *id, row);
     }
-    fx.store.append(batch.clone()).await.expect("append");
+    fx.store.append(batch.clone().into()).await.expect("append");
     let types: Vec<ColumnType> = table.written().map(|c| c.ty).collect();
     for (index, id) in ids.iter().enumerate() {
         let found = fx.store.get(&table, *id).await.expect("get").expect("a row");
@@ -94,7 +94,7 @@ pub async fn round_trips_every_type(fx: Fixture) {
         }
     }
     // And all of it again is a duplicate: comparing has no trouble with any type.
-    let again = fx.store.append(batch).await.expect("append");
+    let again = fx.store.append(batch.into()).await.expect("append");
     assert_eq!(again.tally.duplicate, rows.len() as u64);
 }
 
@@ -102,11 +102,11 @@ pub async fn tells_duplicates(fx: Fixture) {
     let table = small("twice", false);
     fx.store.ensure_table(&table).await.expect("table");
     let rows: Vec<(Uuid, i64)> = ids(100).into_iter().zip(0..).collect();
-    fx.store.append(batch(&table, OnBadRow::Report, &rows[..60])).await.expect("append");
-    let all = fx.store.append(batch(&table, OnBadRow::Report, &rows[..60])).await.expect("append");
+    fx.store.append(batch(&table, OnBadRow::Report, &rows[..60]).into()).await.expect("append");
+    let all = fx.store.append(batch(&table, OnBadRow::Report, &rows[..60]).into()).await.expect("append");
     assert_eq!((all.tally.stored, all.tally.duplicate), (0, 60));
     assert!(all.rows.expect("outcomes").iter().all(|o| *o == RowOutcome::Duplicate));
-    let some = fx.store.append(batch(&table, OnBadRow::Report, &rows[40..])).await.expect("append");
+    let some = fx.store.append(batch(&table, OnBadRow::Report, &rows[40..]).into()).await.expect("append");
     assert_eq!((some.tally.stored, some.tally.duplicate), (40, 20));
     let outcomes = some.rows.expect("outcomes");
     assert!(outcomes[..20].iter().all(|o| *o == RowOutcome::Duplicate));
@@ -119,7 +119,7 @@ pub async fn duplicates_within_a_batch(fx: Fixture) {
     fx.store.ensure_table(&table).await.expect("table");
     let ids = ids(2);
     let rows = [(ids[0], 1), (ids[1], 2), (ids[0], 1), (ids[0], 3)];
-    let appended = fx.store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+    let appended = fx.store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
     let outcomes = appended.rows.expect("outcomes");
     assert_eq!(outcomes[..3], [RowOutcome::Stored, RowOutcome::Stored, RowOutcome::Duplicate]);
     assert_eq!(code_of(&outcomes[3]), Some(Code::Conflict));
@@ -131,23 +131,23 @@ pub async fn conflicts_by_each_policy(fx: Fixture) {
     let table = small("conflict", false);
     fx.store.ensure_table(&table).await.expect("table");
     let ids = ids(3);
-    fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 1)])).await.expect("append");
+    fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 1)]).into()).await.expect("append");
 
-    let reported = fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 9), (ids[1], 2)])).await.expect("append");
+    let reported = fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 9), (ids[1], 2)]).into()).await.expect("append");
     let outcomes = reported.rows.expect("outcomes");
     let RowOutcome::Bad(rejection) = &outcomes[0] else { panic!("not a conflict: {outcomes:?}") };
     assert_eq!((rejection.code, rejection.pointer.as_str()), (Code::Conflict, "/n"));
     assert_eq!(outcomes[1], RowOutcome::Stored);
     assert_eq!((reported.tally.rejected, reported.tally.dead), (1, 0));
 
-    let kept = fx.store.append(batch(&table, OnBadRow::DeadLetter, &[(ids[0], 9)])).await.expect("append");
+    let kept = fx.store.append(batch(&table, OnBadRow::DeadLetter, &[(ids[0], 9)]).into()).await.expect("append");
     assert_eq!((kept.tally.rejected, kept.tally.dead), (0, 1));
     let letters = fx.store.dead_letters_of(ids[0]).await.expect("dead letters");
     assert_eq!(letters.len(), 1);
     assert_eq!((letters[0].reason.as_str(), &*letters[0].message.body), ("conflict", &b"{\"n\":9}"[..]));
     assert_eq!(letters[0].message.source, "test");
 
-    let aborted = fx.store.append(batch(&table, OnBadRow::Abort, &[(ids[2], 5), (ids[0], 9)])).await;
+    let aborted = fx.store.append(batch(&table, OnBadRow::Abort, &[(ids[2], 5), (ids[0], 9)]).into()).await;
     assert!(matches!(aborted, Err(StoreError::Aborted { row: 1, .. })), "{aborted:?}");
     assert!(fx.store.get(&table, ids[2]).await.expect("get").is_none(), "nothing of an aborted batch is stored");
     assert_eq!(fx.store.tally(&topic("conflict")).await.expect("tally").accepted, 4);
@@ -161,7 +161,7 @@ pub async fn isolates_refused_rows(fx: Fixture) {
     let ids = ids(10_000);
     let rows: Vec<(Uuid, i64)> =
         ids.iter().enumerate().map(|(i, id)| (*id, if bad.contains(&i) { -1 - i as i64 } else { i as i64 })).collect();
-    let appended = fx.store.append(batch(&table, OnBadRow::DeadLetter, &rows)).await.expect("append");
+    let appended = fx.store.append(batch(&table, OnBadRow::DeadLetter, &rows).into()).await.expect("append");
     let outcomes = appended.rows.expect("outcomes");
     let found: Vec<usize> = (0..rows.len()).filter(|i| code_of(&outcomes[*i]) == Some(Code::Refused)).collect();
     assert_eq!(found, bad);
@@ -173,7 +173,7 @@ pub async fn isolates_refused_rows(fx: Fixture) {
         assert_eq!(letters.len(), 1);
         assert_eq!(letters[0].reason, "refused");
     }
-    let again = fx.store.append(batch(&table, OnBadRow::DeadLetter, &rows)).await.expect("append");
+    let again = fx.store.append(batch(&table, OnBadRow::DeadLetter, &rows).into()).await.expect("append");
     assert_eq!((again.tally.duplicate, again.tally.unaccounted(0)), (10_000, 0));
 }
 
@@ -184,7 +184,7 @@ pub async fn refused_rows_leave_their_id(fx: Fixture) {
     (fx.refuse_negative)("second".into(), "n".into()).await;
     let ids = ids(2);
     let rows = [(ids[0], -1), (ids[1], 1), (ids[0], 2), (ids[0], 2)];
-    let appended = fx.store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+    let appended = fx.store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
     let outcomes = appended.rows.expect("outcomes");
     assert_eq!(code_of(&outcomes[0]), Some(Code::Refused));
     assert_eq!(outcomes[1..], [RowOutcome::Stored, RowOutcome::Stored, RowOutcome::Duplicate]);
@@ -200,17 +200,17 @@ pub async fn commits_positions_and_fences(fx: Fixture) {
         batch
     };
     assert_eq!(fx.store.position(&name, "s", incarnation).await.expect("position"), None);
-    fx.store.append(step(0, 10, 1)).await.expect("first");
-    fx.store.append(step(10, 20, 2)).await.expect("second");
+    fx.store.append(step(0, 10, 1).into()).await.expect("first");
+    fx.store.append(step(10, 20, 2).into()).await.expect("second");
     assert_eq!(fx.store.position(&name, "s", incarnation).await.expect("position"), Some(20));
     for from in [10, 0, 21] {
-        let fenced = fx.store.append(step(from, from + 5, 3)).await;
+        let fenced = fx.store.append(step(from, from + 5, 3).into()).await;
         assert!(matches!(fenced, Err(StoreError::Fenced)), "from {from}: {fenced:?}");
     }
     assert_eq!(rows_in(&*fx.store, &table).await, 2, "a fenced batch stores nothing");
     assert_eq!(fx.store.tally(&name).await.expect("tally").accepted, 2, "nor is it counted");
     assert_eq!(fx.store.position(&name, "s", Uuid::now_v7()).await.expect("position"), None);
-    fx.store.append(step(20, 30, 4)).await.expect("the store works on");
+    fx.store.append(step(20, 30, 4).into()).await.expect("the store works on");
 }
 
 pub async fn aborts_whole(fx: Fixture) {
@@ -220,7 +220,7 @@ pub async fn aborts_whole(fx: Fixture) {
     let (name, incarnation, ids) = (topic("abort"), Uuid::now_v7(), ids(3));
     let mut batch = batch(&table, OnBadRow::Abort, &[(ids[0], 1), (ids[1], -5), (ids[2], 3)]);
     batch.position = Some(Position { subscription: "s".into(), incarnation, from: 0, to: 3 });
-    let aborted = fx.store.append(batch).await;
+    let aborted = fx.store.append(batch.into()).await;
     let Err(StoreError::Aborted { row: 1, rejection }) = aborted else { panic!("not aborted: {aborted:?}") };
     assert_eq!(rejection.code, Code::Refused);
     assert_eq!(rows_in(&*fx.store, &table).await, 0);
@@ -244,7 +244,7 @@ pub async fn one_row_a_key_under_contention(fx: Fixture) {
                     .collect();
                 let batch = batch(&table, OnBadRow::DeadLetter, &rows);
                 stored += loop {
-                    match store.append(batch.clone()).await {
+                    match store.append(batch.clone().into()).await {
                         Ok(appended) => break appended.tally.stored,
                         Err(error) if error.is_transient() => {}
                         Err(error) => panic!("append: {error}"),
@@ -270,9 +270,9 @@ pub async fn survives_more_conflicts_than_rows(fx: Fixture) {
     fx.store.ensure_table(&table).await.expect("table");
     (fx.refuse_negative)("all-bad".into(), "n".into()).await;
     let rows: Vec<(Uuid, i64)> = ids(50).into_iter().map(|id| (id, -1)).collect();
-    let appended = fx.store.append(batch(&table, OnBadRow::DeadLetter, &rows)).await.expect("append");
+    let appended = fx.store.append(batch(&table, OnBadRow::DeadLetter, &rows).into()).await.expect("append");
     assert_eq!((appended.tally.dead, appended.tally.stored, appended.tally.unaccounted(0)), (50, 0, 0));
     assert_eq!(rows_in(&*fx.store, &table).await, 0);
     let good = [(Uuid::now_v7(), 1)];
-    assert_eq!(fx.store.append(batch(&table, OnBadRow::DeadLetter, &good)).await.expect("append").tally.stored, 1);
+    assert_eq!(fx.store.append(batch(&table, OnBadRow::DeadLetter, &good).into()).await.expect("append").tally.stored, 1);
 }

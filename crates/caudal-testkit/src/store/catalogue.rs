@@ -28,7 +28,7 @@ pub async fn adds_columns(fx: Fixture) {
     let before = small("grows", true);
     assert!(fx.store.ensure_table(&before).await.expect("table").is_empty());
     let old = Uuid::now_v7();
-    fx.store.append(batch(&before, OnBadRow::Report, &[(old, 1)])).await.expect("append");
+    fx.store.append(batch(&before, OnBadRow::Report, &[(old, 1)]).into()).await.expect("append");
 
     let mut properties: Vec<Column> = before.columns.iter().filter(|c| c.origin == Origin::Property).cloned().collect();
     properties.push(Column::new("added \"x\"", ColumnType::Jsonb, true, Origin::Property));
@@ -42,10 +42,10 @@ pub async fn adds_columns(fx: Fixture) {
     let new = Uuid::now_v7();
     let values = [Some(Scalar::Int8(2)), None, Some(Scalar::Jsonb("{\"a\":1}".into()))];
     push(&mut wide.rows, &after, new, &values);
-    fx.store.append(wide).await.expect("append");
+    fx.store.append(wide.into()).await.expect("append");
     assert!(fx.store.get(&after, new).await.expect("get").expect("a row").row(0).nth(at).flatten().is_some());
     // A writer that has not heard of the column yet goes on.
-    fx.store.append(batch(&before, OnBadRow::Report, &[(Uuid::now_v7(), 3)])).await.expect("append");
+    fx.store.append(batch(&before, OnBadRow::Report, &[(Uuid::now_v7(), 3)]).into()).await.expect("append");
     let beyond = fx.store.ensure_table(&before).await.expect("table");
     assert_eq!(beyond.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["added \"x\""]);
 }

@@ -32,9 +32,9 @@ fn only_dead(name: &str, dead: Vec<DeadLetter>) -> AppendBatch {
 pub async fn dead_letters_are_kept_once(fx: Fixture) {
     fx.store.ensure_table(&small("kept", false)).await.expect("table");
     let letter = letter("kept", Uuid::now_v7(), b"{\"n\":\"x\"}");
-    let first = fx.store.append(only_dead("kept", vec![letter.clone(), letter.clone()])).await.expect("append");
+    let first = fx.store.append(only_dead("kept", vec![letter.clone(), letter.clone()]).into()).await.expect("append");
     assert_eq!((first.tally.dead, first.tally.duplicate), (1, 1));
-    let second = fx.store.append(only_dead("kept", vec![letter.clone()])).await.expect("append");
+    let second = fx.store.append(only_dead("kept", vec![letter.clone()]).into()).await.expect("append");
     assert_eq!((second.tally.dead, second.tally.duplicate, second.tally.unaccounted(0)), (0, 1, 0));
     let kept = fx.store.dead_letter(letter.id).await.expect("dead letter").expect("kept");
     assert_eq!(kept.message.body, letter.message.body);
@@ -53,7 +53,7 @@ pub async fn odd_dead_letters_are_kept(fx: Fixture) {
     letters[1].message.attributes = Some(Bytes::from_static(b"{\"a\":\"\\u0000\"}"));
     letters[2].message.attributes = Some(Bytes::from_static(b"\xff"));
     letters[3].rejection.detail = "with \0 in it".into();
-    let appended = fx.store.append(only_dead("odd", letters.clone())).await.expect("append");
+    let appended = fx.store.append(only_dead("odd", letters.clone()).into()).await.expect("append");
     assert_eq!(appended.tally.dead, 4);
     for letter in letters {
         let kept = fx.store.dead_letter(letter.id).await.expect("dead letter").expect("kept");
@@ -65,7 +65,7 @@ pub async fn redrive_settles(fx: Fixture) {
     let table = small("redrive", false);
     fx.store.ensure_table(&table).await.expect("table");
     let dead = letter("redrive", Uuid::now_v7(), b"bad");
-    fx.store.append(only_dead("redrive", vec![dead.clone()])).await.expect("append");
+    fx.store.append(only_dead("redrive", vec![dead.clone()]).into()).await.expect("append");
 
     fx.store.redrive_failed(dead.id, "schema", "still bad", "/t").await.expect("failed redrive");
     let kept = fx.store.dead_letter(dead.id).await.expect("dead letter").expect("kept");
@@ -73,22 +73,22 @@ pub async fn redrive_settles(fx: Fixture) {
 
     let mut repaired = batch(&table, OnBadRow::Report, &[(dead.message.id, 1)]);
     repaired.redrives = Some(dead.id);
-    fx.store.append(repaired.clone()).await.expect("append");
+    fx.store.append(repaired.clone().into()).await.expect("append");
     let kept = fx.store.dead_letter(dead.id).await.expect("dead letter").expect("kept");
     assert_eq!((kept.state, kept.attempts), (DeadLetterState::Redriven, 2));
     assert_eq!(kept.outcome.as_deref(), Some("stored"));
     assert!(kept.settled_at.is_some());
 
     // The same redrive again (its first answer was lost) changes nothing.
-    assert_eq!(fx.store.append(repaired).await.expect("append").tally.duplicate, 1);
+    assert_eq!(fx.store.append(repaired.into()).await.expect("append").tally.duplicate, 1);
     let again = fx.store.dead_letter(dead.id).await.expect("dead letter").expect("kept");
     assert_eq!((again.attempts, again.outcome.as_deref()), (2, Some("stored")));
 
     let other = letter("redrive", dead.message.id, b"conflicting");
-    fx.store.append(only_dead("redrive", vec![other.clone()])).await.expect("append");
+    fx.store.append(only_dead("redrive", vec![other.clone()]).into()).await.expect("append");
     let mut conflicting = batch(&table, OnBadRow::Report, &[(dead.message.id, 2)]);
     conflicting.redrives = Some(other.id);
-    assert_eq!(fx.store.append(conflicting).await.expect("append").tally.rejected, 1);
+    assert_eq!(fx.store.append(conflicting.into()).await.expect("append").tally.rejected, 1);
     let kept = fx.store.dead_letter(other.id).await.expect("dead letter").expect("kept");
     assert_eq!((kept.state, kept.attempts), (DeadLetterState::Dead, 0), "a bad row settles nothing");
     assert_eq!(fx.store.dead_letters_of(dead.message.id).await.expect("dead letters").len(), 2);
@@ -97,7 +97,7 @@ pub async fn redrive_settles(fx: Fixture) {
 pub async fn repair_replaces_payload(fx: Fixture) {
     fx.store.ensure_table(&small("repair", false)).await.expect("table");
     let dead = letter("repair", Uuid::now_v7(), b"bad");
-    fx.store.append(only_dead("repair", vec![dead.clone()])).await.expect("append");
+    fx.store.append(only_dead("repair", vec![dead.clone()]).into()).await.expect("append");
     assert!(fx.store.repair(dead.id, Bytes::from_static(b"\xffgood")).await.expect("repair"));
     let kept = fx.store.dead_letter(dead.id).await.expect("dead letter").expect("kept");
     assert_eq!(&*kept.message.body, b"\xffgood");
@@ -117,7 +117,7 @@ pub async fn tally_is_conserved(fx: Fixture) {
         let mut batch = batch(&table, policy, &rows);
         batch.rejected = 2;
         batch.dead = vec![letter("tally", keys[round as usize], &[round as u8 / 3])];
-        let appended = fx.store.append(batch).await.expect("append");
+        let appended = fx.store.append(batch.into()).await.expect("append");
         assert_eq!((appended.tally.accepted, appended.tally.unaccounted(0)), (13, 0));
         sum += appended.tally;
     }
@@ -134,7 +134,7 @@ pub async fn drift_adds_up(fx: Fixture) {
         let mut batch = batch(&small("drift", false), OnBadRow::Report, &[(Uuid::now_v7(), 1)]);
         batch.drift =
             vec![note("b", "string", 2), note("a", "number", 1), note("b", "number", 1), note("b", "string", 3)];
-        fx.store.append(batch).await.expect("append");
+        fx.store.append(batch.into()).await.expect("append");
     }
     let reports = fx.store.drift(&topic("drift")).await.expect("drift");
     let seen: Vec<DriftNote> = reports.iter().map(|r| r.note.clone()).collect();

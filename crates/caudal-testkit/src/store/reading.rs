@@ -56,7 +56,7 @@ async fn sample(fx: &Fixture, name: &str) -> (Arc<Table>, Vec<(Uuid, Values)>) {
         push(&mut batch.rows, &table, id, &values);
         rows.push((id, values));
     }
-    fx.store.append(batch).await.expect("append");
+    fx.store.append(batch.into()).await.expect("append");
     (table, rows)
 }
 
@@ -257,7 +257,7 @@ pub async fn json_equality(fx: Fixture) {
     let mut values: Values = vec![None; 7];
     values.push(Some(Scalar::Jsonb(r#"{"a": 1.0, "b": [true]}"#.into())));
     push(&mut batch.rows, &table, id, &values);
-    fx.store.append(batch).await.expect("append");
+    fx.store.append(batch.into()).await.expect("append");
     let column = table.column("j").expect("j");
     for (text, equal) in [(r#"{"b":[true],"a":1}"#, true), (r#"{"b":[false],"a":1}"#, false)] {
         for op in [Comparison::Eq, Comparison::Neq] {
@@ -272,7 +272,7 @@ async fn fill(fx: &Fixture, table: &Arc<Table>, rows: usize) {
     fx.store.ensure_table(table).await.expect("table");
     for start in (0..rows).step_by(10_000) {
         let rows: Vec<(Uuid, i64)> = ids(10_000.min(rows - start)).into_iter().zip(start as i64..).collect();
-        fx.store.append(batch(table, OnBadRow::Report, &rows)).await.expect("append");
+        fx.store.append(batch(table, OnBadRow::Report, &rows).into()).await.expect("append");
     }
 }
 
@@ -319,7 +319,7 @@ pub async fn open_streams_block_nobody(fx: Fixture) {
         fx.store.get(&table, Uuid::now_v7()).await.expect("get");
         fx.store.tally(&topic("held")).await.expect("tally");
         fx.store.tail(&table, None, 1).await.expect("tail");
-        fx.store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)])).await.expect("append");
+        fx.store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)]).into()).await.expect("append");
     };
     tokio::time::timeout(Duration::from_secs(10), others).await.expect("nothing waits for the streams");
     drop(streams);
@@ -332,7 +332,7 @@ pub async fn concurrent_gets(fx: Fixture) {
     for table in [a, b] {
         fx.store.ensure_table(&table).await.expect("table");
         let rows: Vec<(Uuid, i64)> = ids(200).into_iter().zip(0..).collect();
-        fx.store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+        fx.store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
         for (id, n) in rows {
             let (store, table) = (fx.store.clone(), table.clone());
             tasks.push(tokio::spawn(async move {
@@ -351,7 +351,7 @@ pub async fn concurrent_gets(fx: Fixture) {
 pub async fn tail_skips_and_repeats_nothing(fx: Fixture) {
     let table = small("tail", true);
     fx.store.ensure_table(&table).await.expect("table");
-    fx.store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 0)])).await.expect("append");
+    fx.store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 0)]).into()).await.expect("append");
     let (nothing, mut mark) = fx.store.tail(&table, None, 10).await.expect("tail");
     assert!(nothing.is_empty(), "a tail starts at the present");
 
@@ -362,7 +362,7 @@ pub async fn tail_skips_and_repeats_nothing(fx: Fixture) {
             let mut written = Vec::new();
             for _ in 0..50 {
                 let rows: Vec<(Uuid, i64)> = ids(7).into_iter().zip(0..).collect();
-                store.append(batch(&table, OnBadRow::Report, &rows)).await.expect("append");
+                store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
                 written.extend(rows.into_iter().map(|(id, _)| id));
             }
             written
@@ -391,7 +391,7 @@ pub async fn missing_table_is_setup(fx: Fixture) {
     let table = small("nowhere", false);
     let read = fx.store.read(ReadPlan::all(table.clone())).await.map(drop);
     let get = fx.store.get(&table, Uuid::now_v7()).await.map(drop);
-    let append = fx.store.append(batch(&table, OnBadRow::DeadLetter, &[(Uuid::now_v7(), 1)])).await.map(drop);
+    let append = fx.store.append(batch(&table, OnBadRow::DeadLetter, &[(Uuid::now_v7(), 1)]).into()).await.map(drop);
     for result in [read, get, append] {
         assert!(matches!(result, Err(StoreError::Setup(_))), "{result:?}");
     }
