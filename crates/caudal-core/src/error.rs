@@ -57,7 +57,7 @@ pub enum BrokerError {
     Full(#[source] Cause),
     #[error("topic {0} does not exist in the broker")]
     UnknownTopic(String),
-    /// Damage, or a failed fsync: nothing may be acknowledged any more and the process must end (`DESIGN.md` §3, promise 8).
+    /// Damage, or a failed fsync: nothing may be acknowledged any more and the process must end (`ARCHITECTURE.md`, Promises).
     #[error("the broker failed for good: {0}")]
     Fatal(#[source] Cause),
 }

@@ -1,4 +1,4 @@
-//! Caudal's words as types (`DESIGN.md` §2), its pure state machines and its ports.
+//! Caudal's words as types, its pure state machines and its ports.
 //!
 //! Nothing here does I/O, reads a clock, knows SQL, HTTP or a vendor. Everything here can be proofread and property-tested
 //! on its own. The path of one message through this crate:

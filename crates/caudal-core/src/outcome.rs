@@ -28,7 +28,7 @@ pub struct Tally {
 
 impl Tally {
     /// accepted − (stored + duplicate + rejected + dead + in flight): zero, or something was lost or counted twice
-    /// (`DESIGN.md` §3, promise 5).
+    /// (`ARCHITECTURE.md`, Promises).
     pub fn unaccounted(&self, in_flight: u64) -> i64 {
         let ended = self.stored + self.duplicate + self.rejected + self.dead + in_flight;
         self.accepted as i64 - ended as i64

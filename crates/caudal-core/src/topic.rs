@@ -48,7 +48,7 @@ pub enum TopicNameError {
 }
 
 /// Derives the `transaction_id` of keyed messages: UUIDv5 of topic and dedup key, so that the primary key *is* the
-/// deduplication (`DESIGN.md` §6).
+/// deduplication.
 #[derive(Debug, Clone, Copy)]
 pub struct Identity {
     namespace: Uuid,

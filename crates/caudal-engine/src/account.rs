@@ -1,4 +1,4 @@
-//! Conservation: accepted = stored + duplicate + rejected + dead-lettered + in flight (`DESIGN.md` §3, promise 5).
+//! Conservation: accepted = stored + duplicate + rejected + dead-lettered + in flight (`ARCHITECTURE.md`, Promises).
 
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;

@@ -1,5 +1,4 @@
-//! The conformance suite through PgBouncer in transaction mode; without PgBouncer, over a direct connection used in the
-//! same way.
+//! The conformance suite through PgBouncer in transaction mode.
 
 use std::sync::{Arc, OnceLock};
 
@@ -14,23 +13,15 @@ fn port_and_name(url: &str) -> (u16, String) {
     (port, name.to_owned())
 }
 
-fn bouncer(server_port: u16) -> Option<&'static PgBouncer> {
-    static SHARED: OnceLock<Option<PgBouncer>> = OnceLock::new();
-    SHARED.get_or_init(|| PgBouncer::start(server_port).expect("pgbouncer")).as_ref()
+fn bouncer(server_port: u16) -> &'static PgBouncer {
+    static SHARED: OnceLock<PgBouncer> = OnceLock::new();
+    SHARED.get_or_init(|| PgBouncer::start(server_port).expect("pgbouncer"))
 }
 
 async fn open() -> Fixture {
     let direct = database().await.expect("a database");
     let (port, name) = port_and_name(&direct);
-    let config = match bouncer(port) {
-        Some(bouncer) => {
-            PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer.url(&name), "test") }
-        }
-        None => {
-            eprintln!("pgbouncer is not installed: testing a direct connection without named statements");
-            PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(&direct, "test") }
-        }
-    };
+    let config = PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer(port).url(&name), "test") };
     let store = PostgresStore::connect(config).await.expect("connect");
     store.migrate().await.expect("migrate");
     let refuse_negative = move |table: String, column: String| {

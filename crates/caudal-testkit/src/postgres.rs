@@ -153,11 +153,12 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// `None` when it is not installed.
-    pub fn start(server_port: u16) -> Result<Option<Self>> {
+    /// # Errors
+    /// Names the command that installs it when it is missing: a suite that silently tests something else is no test.
+    pub fn start(server_port: u16) -> Result<Self> {
         let program = Path::new("/usr/sbin/pgbouncer");
         if !program.exists() {
-            return Ok(None);
+            bail!("{} is missing: apt-get install pgbouncer", program.display());
         }
         let home = home("caudal-pgbouncer")?;
         let port = free_port()?;
@@ -173,7 +174,7 @@ impl PgBouncer {
         let stop = format!("kill $(cat '{}/pid')", home.display());
         let bouncer = Self { warden: Warden::new(&stop, &home)?, port };
         bouncer.wait_until_it_listens()?;
-        Ok(Some(bouncer))
+        Ok(bouncer)
     }
 
     fn wait_until_it_listens(&self) -> Result<()> {

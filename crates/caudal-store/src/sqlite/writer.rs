@@ -74,7 +74,7 @@ struct Writing {
     conn: Connection,
     waiting: mpsc::Receiver<Job>,
     instance: String,
-    /// Set by a failed write or fsync: what reached the disk is unknown, so nothing is tried again (`DESIGN.md` §3,
+    /// Set by a failed write or fsync: what reached the disk is unknown, so nothing is tried again (`ARCHITECTURE.md`,
     /// promise 8).
     failed: Option<StoreError>,
 }
