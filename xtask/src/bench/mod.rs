@@ -1,8 +1,271 @@
-//! `cargo xtask bench`: not built yet.
+//! `cargo xtask bench`: Caudal beside its limits and peers, in one run, as ratios. `bench/README.md` says how to read it.
 
-use std::path::Path;
-use std::process::ExitCode;
+mod bulk;
+mod bulk_postgres;
+mod bulk_sqlite;
+mod caudal;
+mod footprint;
+mod growth;
+mod ingest;
+mod postgres;
+mod process;
+mod read;
+mod results;
+mod servers;
+mod single;
+mod verify;
+mod wrk;
 
-pub(crate) fn run(_: &Path, _: &[String]) -> anyhow::Result<ExitCode> {
-    anyhow::bail!("the benchmarks are not built yet")
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::output_of;
+use results::{Outcome, Stamp};
+
+/// Flights in the whole file, and what they must add up to (examples/flights/README.md).
+const FLIGHTS: u64 = 336_776;
+
+const USAGE: &str = "\
+usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
+
+  ingest     postgres/bulk postgres/bulk-dup postgres/bulk-10m postgres/single-stored postgres/single-queued, and sqlite/…
+  read       postgres/get postgres/get-cached postgres/page postgres/table postgres/table-ndjson sqlite/get sqlite/get-cached
+  footprint  memory, start, binary, dependency tree
+  growth     postgres/upload sqlite/upload postgres/table sqlite/table: memory while 2 GB come in, while 1 GB goes out
+  verify     postgres/flights sqlite/flights: every flight stored once, and the same as the source
+
+CASE is the end or the start of a case's name: `bulk` is both stores' bulk, `sqlite/` is all of SQLite. Without one, all run.
+
+  --quick        shorter and smaller, to see that everything works; nothing is recorded
+  --binary PATH  measure this program instead of building the release";
+
+/// One bench: its name, its cases, and what measures one case.
+struct Suite {
+    name: &'static str,
+    cases: &'static [&'static str],
+    run: fn(&Bench, &[&str]) -> Result<Vec<Outcome>>,
+}
+
+const SUITES: [Suite; 5] = [
+    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run },
+    Suite { name: "read", cases: read::CASES, run: read::run },
+    Suite { name: "footprint", cases: footprint::CASES, run: footprint::run },
+    Suite { name: "growth", cases: growth::CASES, run: growth::run },
+    Suite { name: "verify", cases: verify::CASES, run: verify::run },
+];
+
+/// What every case needs.
+#[derive(Debug)]
+pub(super) struct Bench {
+    root: PathBuf,
+    /// Removed at the end.
+    work: PathBuf,
+    binary: PathBuf,
+    noop: PathBuf,
+    limit_sqlite: PathBuf,
+    /// All flights as NDJSON.
+    flights: PathBuf,
+    quick: bool,
+}
+
+impl Bench {
+    /// Interleaved repetitions of each side.
+    fn repetitions(&self) -> usize {
+        if self.quick { 1 } else { 5 }
+    }
+
+    /// Seconds of one run of a load generator.
+    fn seconds(&self) -> u32 {
+        if self.quick { 3 } else { 10 }
+    }
+
+    /// A new empty directory.
+    fn dir(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.work.join(name);
+        if dir.exists() {
+            std::fs::remove_dir_all(&dir)?;
+        }
+        std::fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.work);
+    }
+}
+
+pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
+    let mut words = Vec::new();
+    let (mut quick, mut binary) = (false, None);
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "-h" | "--help" => {
+                println!("{USAGE}");
+                return Ok(ExitCode::SUCCESS);
+            }
+            "--quick" => quick = true,
+            "--binary" => binary = Some(PathBuf::from(args.next().context("--binary takes a path")?)),
+            option if option.starts_with('-') => bail!("unknown option {option}\n{USAGE}"),
+            word => words.push(word),
+        }
+    }
+    let Some((name, wanted)) = words.split_first() else { bail!("which bench?\n{USAGE}") };
+    let suite =
+        SUITES.iter().find(|suite| suite.name == *name).with_context(|| format!("no bench {name:?}\n{USAGE}"))?;
+    let cases = chosen(suite.cases, wanted)?;
+    let bench = prepare(root, quick, binary)?;
+    let outcomes = (suite.run)(&bench, &cases)?;
+    println!("\n{}", results::table(&outcomes));
+    if quick {
+        println!("A quick run: not recorded.");
+    } else {
+        results::append(root, suite.name, &outcomes, &stamp(root, &bench.work)?)?;
+        results::rewrite_readme(root)?;
+        println!("Recorded in bench/results/{}.jsonl and bench/README.md.", suite.name);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The cases that the words ask for, in the suite's order.
+fn chosen<'c>(cases: &[&'c str], wanted: &[&str]) -> Result<Vec<&'c str>> {
+    let is = |case: &str, word: &str| {
+        case == word || case.rsplit('/').next() == Some(word) || (word.ends_with('/') && case.starts_with(word))
+    };
+    for word in wanted {
+        ensure!(cases.iter().any(|case| is(case, word)), "no case {word:?}; there are {}", cases.join(", "));
+    }
+    Ok(cases.iter().copied().filter(|case| wanted.is_empty() || wanted.iter().any(|word| is(case, word))).collect())
+}
+
+fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
+    process::need("curl", "curl")?;
+    process::need("setpriv", "util-linux")?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    // What is built here is built as what it is compared with.
+    let (profile, dir) = match &binary {
+        None => ("release", "release"),
+        Some(_) => ("quick", "quick"),
+    };
+    let build = |arguments: &[&str]| -> Result<()> {
+        println!("building: cargo build --profile {profile} {}", arguments.join(" "));
+        let mut cargo = Command::new("cargo");
+        let status =
+            cargo.current_dir(root).args(["build", "--quiet", "--profile", profile]).args(arguments).status()?;
+        ensure!(status.success(), "cargo build {}: {status}", arguments.join(" "));
+        Ok(())
+    };
+    let built = target.join(dir);
+    let binary = match binary {
+        Some(binary) => std::fs::canonicalize(&binary).with_context(|| format!("no {}", binary.display()))?,
+        None => {
+            build(&["--package", "caudal"])?;
+            built.join("caudal")
+        }
+    };
+    let beside = |name: &str| binary.parent().map(|dir| dir.join(name)).filter(|file| file.exists());
+    let (noop, limit_sqlite) = match (beside("limit-noop"), beside("limit-sqlite")) {
+        (Some(noop), Some(sqlite)) if profile != "release" => (noop, sqlite),
+        _ => {
+            build(&["--package", "xtask", "--features", "limits", "--bin", "limit-noop", "--bin", "limit-sqlite"])?;
+            (built.join("limit-noop"), built.join("limit-sqlite"))
+        }
+    };
+    let flights = fetch_flights(root, &target.join("bench-data"))?;
+    let work = std::env::temp_dir().join(format!("caudal-bench-{}", std::process::id()));
+    std::fs::create_dir_all(&work)?;
+    let bench = Bench { root: root.to_owned(), work, binary, noop, limit_sqlite, flights, quick };
+    let kind = file_system(&bench.work)?;
+    ensure!(
+        kind != "tmpfs",
+        "{} is in memory, where fsync costs nothing: set TMPDIR to a directory on a disk",
+        bench.work.display()
+    );
+    Ok(bench)
+}
+
+/// All flights, checked, kept under the target directory.
+fn fetch_flights(root: &Path, dir: &Path) -> Result<PathBuf> {
+    let file = dir.join("flights.ndjson");
+    if !file.exists() {
+        println!("fetching the flights");
+        let status = Command::new(root.join("examples/flights/full")).arg(dir).status()?;
+        ensure!(status.success(), "examples/flights/full: {status}");
+    }
+    Ok(file)
+}
+
+fn file_system(dir: &Path) -> Result<String> {
+    Ok(output_of(Command::new("stat").args(["-f", "-c", "%T"]).arg(dir))?.trim().to_owned())
+}
+
+fn stamp(root: &Path, work: &Path) -> Result<Stamp> {
+    let git = |args: &[&str]| output_of(Command::new("git").arg("-C").arg(root).args(args));
+    let changed = !git(&["status", "--porcelain", "--untracked-files=no", "--", "crates", "Cargo.lock"])?.is_empty();
+    let commit = git(&["rev-parse", "--short", "HEAD"])?.trim().to_owned() + if changed { "+" } else { "" };
+    let date = output_of(Command::new("date").args(["-u", "+%F"]))?.trim().to_owned();
+    let processors = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("unknown processor");
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kb = memory.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    let gb = kb.trim().trim_end_matches(" kB").parse::<u64>().unwrap_or_default() >> 20;
+    let model = model.trim_start_matches([' ', '\t', ':']);
+    let machine = format!("{cores} × {model}, {gb} GB, {}, {}", file_system(work)?, postgres::version()?);
+    Ok(Stamp { date, commit, machine })
+}
+
+/// Runs the sides in turns, so that a busy minute hits all of them alike, and returns each side's median.
+fn interleave<const N: usize>(
+    bench: &Bench,
+    case: &str,
+    sides: [&str; N],
+    mut run: impl FnMut(&str) -> Result<f64>,
+) -> Result<[f64; N]> {
+    let mut all: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
+    for repetition in 1..=bench.repetitions() {
+        for (side, seen) in sides.iter().zip(&mut all) {
+            let value = run(side).with_context(|| format!("{case}: {side}"))?;
+            // A side that a store does not have is no number.
+            if value.is_finite() {
+                println!("{case} {repetition}/{} {side:<12} {value:>12.0} per second", bench.repetitions());
+            }
+            seen.push(value);
+        }
+    }
+    Ok(all.map(median))
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    match values.len() {
+        0 => f64::NAN,
+        n if n % 2 == 1 => values[n / 2],
+        n => (values[n / 2 - 1] + values[n / 2]) / 2.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cases_are_chosen_by_end_or_store() {
+        let cases = ["postgres/bulk", "postgres/bulk-dup", "sqlite/bulk"];
+        assert_eq!(chosen(&cases, &[]).unwrap(), cases);
+        assert_eq!(chosen(&cases, &["bulk"]).unwrap(), ["postgres/bulk", "sqlite/bulk"]);
+        assert_eq!(chosen(&cases, &["sqlite/"]).unwrap(), ["sqlite/bulk"]);
+        assert_eq!(chosen(&cases, &["postgres/bulk-dup"]).unwrap(), ["postgres/bulk-dup"]);
+        assert!(chosen(&cases, &["bulk-9"]).is_err());
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), 2.5);
+    }
 }

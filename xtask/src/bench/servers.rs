@@ -1,0 +1,48 @@
+//! The servers that Caudal is compared with over HTTP.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use super::Bench;
+use super::postgres::Postgres;
+use super::process::{Service, answers, free_port, need};
+
+/// A server and where it is.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) port: u16,
+    _service: Service,
+}
+
+impl Server {
+    pub(super) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+}
+
+/// The handler that does nothing.
+pub(super) fn noop(bench: &Bench) -> Result<Server> {
+    let port = free_port()?;
+    let mut command = Command::new(&bench.noop);
+    start(bench, "limit-noop", command.arg(port.to_string()), port)
+}
+
+/// `bench/peers/fastapi` over the same PostgreSQL. The first start installs its packages.
+pub(super) fn fastapi(bench: &Bench, postgres: &Postgres) -> Result<Server> {
+    need("python3", "python3 python3-venv")?;
+    let port = free_port()?;
+    let mut command = Command::new(bench.root.join("bench/peers/fastapi/run"));
+    command.arg(port.to_string()).env("DATABASE_URL", postgres.url());
+    start(bench, "fastapi", &command, port)
+}
+
+fn start(bench: &Bench, name: &str, command: &Command, port: u16) -> Result<Server> {
+    let log = bench.work.join(format!("{name}.log"));
+    let mut service = Service::start(name, command, &log, Signal::TERM)?;
+    let ready = service.wait(Duration::from_secs(300), || answers(port, "/ping"));
+    ready.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
+    Ok(Server { port, _service: service })
+}
