@@ -257,6 +257,32 @@ async fn a_locked_table_times_out() {
     widened.expect("the column is added once the lock is gone");
 }
 
+/// The bound is on each wait for a row, not on the whole answer: a long result or a slow reader must not be cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_reader_gets_the_whole_answer() {
+    let url = database().await.expect("a database");
+    let table = small("slow", false);
+    let bound = Duration::from_millis(300);
+    let config = PostgresConfig { statement_timeout: bound, ..PostgresConfig::new(&url, "test") };
+    let store = PostgresStore::new(config).expect("store");
+    store.migrate().await.expect("migrate");
+    store.ensure_table(&table).await.expect("table");
+    let sql = "insert into slow (_id, _source, _published_at, n)
+               select gen_random_uuid(), repeat('x', 1000), now(), i from generate_series(1, 30000) i";
+    execute(&url, sql).await.expect("rows");
+    let mut rows = store.read(ReadPlan::all(table)).await.expect("read");
+    let (mut seen, start) = (0, std::time::Instant::now());
+    while let Some(batch) = rows.try_next().await.expect("a batch") {
+        seen += batch.len();
+        // Thirty megabytes do not fit into the buffers between: the server has to wait for this reader.
+        if start.elapsed() < bound * 4 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    assert!(start.elapsed() > bound * 2, "the answer came too fast to show anything");
+    assert_eq!(seen, 30_000);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_settings_are_one_sentence() {
     let url = database().await.expect("a database");

@@ -104,6 +104,12 @@ impl Connector {
         Ok(Self { config, tls, named: !from.transaction_pooling })
     }
 
+    /// For connections that stream: the server's bound on a whole statement would cut long answers and slow readers, so there
+    /// each wait for a row is bounded instead, by the client.
+    pub(super) fn for_streams(from: &PostgresConfig) -> Result<Self, StoreError> {
+        Self::new(&PostgresConfig { statement_timeout: Duration::ZERO, ..from.clone() })
+    }
+
     pub(super) async fn connect(&self) -> Result<Conn, StoreError> {
         let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(store_error)?;
         let task = tokio::spawn(async move {
@@ -127,7 +133,7 @@ fn options(own: Option<&str>, statement_timeout: Duration) -> String {
     let millis = [
         ("statement_timeout", statement_timeout),
         ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION),
-        ("lock_timeout", LOCK_TIMEOUT.min(statement_timeout)),
+        ("lock_timeout", if statement_timeout.is_zero() { LOCK_TIMEOUT } else { LOCK_TIMEOUT.min(statement_timeout) }),
     ];
     let mut out = String::from("-c timezone=UTC -c client_min_messages=error");
     for (name, value) in millis {

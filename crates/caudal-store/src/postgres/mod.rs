@@ -66,7 +66,7 @@ impl PostgresStore {
         let connector = Connector::new(&config)?;
         Ok(Self {
             writers: Pool::new(connector.clone(), config.writers, config.statement_timeout),
-            readers: Pool::new(connector.clone(), config.readers, config.statement_timeout),
+            readers: Pool::new(Connector::for_streams(&config)?, config.readers, config.statement_timeout),
             askers: Pool::new(connector.clone(), ASKERS, config.statement_timeout),
             points: PointReads::new(connector.clone()),
             connector,
