@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
-use super::Bench;
 use super::bulk::BulkStore;
 use super::caudal::{Caudal, Setup};
 use super::postgres::Postgres;
+use super::{Bench, FLIGHTS};
 
 #[derive(Debug)]
 pub(super) struct BulkPostgres<'a> {
@@ -45,10 +45,11 @@ pub(super) fn columns(postgres: &Postgres, without: &str) -> Result<String> {
 /// Puts `rows` other flights into the table: the kept ones, years earlier, under new ids.
 pub(super) fn fill(postgres: &Postgres, rows: u64) -> Result<()> {
     let rest = columns(postgres, "'_id', '_key', '_stored_at', 'year', 'time_hour'")?;
+    let ages = rows.div_ceil(FLIGHTS);
     postgres.sql(&format!(
         "insert into flights (_id, _key, year, time_hour, {rest})
-         select gen_random_uuid(), _key || '/' || n, year - n, time_hour - n * interval '1 year', {rest}
-         from generate_series(1, 100000) n cross join kept limit {rows}"
+         select gen_random_uuid(), _key || '/' || age, year - age, time_hour - age * interval '1 year', {rest}
+         from generate_series(1, {ages}) age cross join kept limit {rows}"
     ))?;
     postgres.sql("vacuum analyze flights").map(drop)
 }
