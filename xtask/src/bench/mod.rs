@@ -27,6 +27,9 @@ use results::{Outcome, Stamp};
 /// Flights in the whole file, and what they must add up to (examples/flights/README.md).
 const FLIGHTS: u64 = 336_776;
 
+/// Directories of runs: this and the process id.
+const WORK: &str = "caudal-bench-";
+
 const USAGE: &str = "\
 usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
 
@@ -119,7 +122,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
         SUITES.iter().find(|suite| suite.name == *name).with_context(|| format!("no bench {name:?}\n{USAGE}"))?;
     let cases = chosen(suite.cases, wanted)?;
     let bench = prepare(root, quick, binary)?;
-    let outcomes = (suite.run)(&bench, &cases)?;
+    let outcomes = (suite.run)(&bench, &cases).inspect_err(|_| show_logs(&bench.work))?;
     println!("\n{}", results::table(&outcomes));
     if quick {
         println!("A quick run: not recorded.");
@@ -129,6 +132,16 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
         println!("Recorded in bench/results/{}.jsonl and bench/README.md.", suite.name);
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The last lines of what the servers said, before it is removed.
+fn show_logs(work: &Path) {
+    let logs = std::fs::read_dir(work).into_iter().flatten().flatten().map(|entry| entry.path());
+    for log in logs.filter(|path| path.extension().is_some_and(|e| e == "log")) {
+        let text = std::fs::read_to_string(&log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        eprintln!("--- {}\n{}", log.display(), lines[lines.len().saturating_sub(20)..].join("\n"));
+    }
 }
 
 /// The cases that the words ask for, in the suite's order.
@@ -176,9 +189,13 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
         }
     };
     let flights = fetch_flights(root, &target.join("bench-data"))?;
-    let work = std::env::temp_dir().join(format!("caudal-bench-{}", std::process::id()));
+    remove_left_overs();
+    let work = std::env::temp_dir().join(format!("{WORK}{}", std::process::id()));
     std::fs::create_dir_all(&work)?;
-    let bench = Bench { root: root.to_owned(), work, binary, noop, limit_sqlite, flights, quick };
+    // A copy: nobody who builds meanwhile changes what is measured, and nobody who ends programs by name ends it.
+    let measured = work.join("measured");
+    std::fs::copy(&binary, &measured).with_context(|| format!("no {}", binary.display()))?;
+    let bench = Bench { root: root.to_owned(), work, binary: measured, noop, limit_sqlite, flights, quick };
     let kind = file_system(&bench.work)?;
     ensure!(
         kind != "tmpfs",
@@ -186,6 +203,17 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
         bench.work.display()
     );
     Ok(bench)
+}
+
+/// An interrupted run leaves its files: its servers are gone with it, nobody else needs them.
+fn remove_left_overs() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(process) = name.strip_prefix(WORK).and_then(|id| id.parse::<u32>().ok()) else { continue };
+        if !Path::new(&format!("/proc/{process}")).exists() {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
 }
 
 /// All flights, checked, kept under the target directory.
