@@ -375,7 +375,7 @@ fn integer<'a>(property: &Property, text: &str) -> SlotResult<'a> {
             return Err(out_of_range(property, "beyond a 64-bit integer, so the column cannot hold it exactly"));
         }
         Err(_) => match text.parse::<f64>() {
-            Ok(value) if value.fract() == 0.0 && value.abs() <= MAX_SAFE => value as i64,
+            Ok(value) if value.fract() == 0.0 && value.abs() < MAX_SAFE => value as i64,
             Ok(value) if value.fract() == 0.0 => {
                 return Err(out_of_range(property, "beyond what is exact; write the integer without exponent"));
             }
@@ -391,12 +391,12 @@ fn integer<'a>(property: &Property, text: &str) -> SlotResult<'a> {
     Ok(Slot::Int8(value))
 }
 
-/// 2^53: up to here every integer is a double.
+/// 2^53: below it every integer is a double, and no two of them the same one.
 const MAX_SAFE: f64 = 9_007_199_254_740_992.0;
 
 fn float<'a>(property: &Property, text: &str) -> SlotResult<'a> {
     let Ok(value) = text.parse::<f64>() else { return Err(breach(property, "must be a number")) };
-    if value.abs() > MAX_SAFE && is_integer(text) && !exact(text, value) {
+    if value.abs() >= MAX_SAFE && is_integer(text) && !exact(text, value) {
         return Err(out_of_range(property, "an integer that a double cannot hold exactly"));
     }
     check_range(property, value)?;
