@@ -167,11 +167,12 @@ impl Worker<'_> {
         if waiters.is_empty() {
             return;
         }
-        for (row, id) in Building::row_ids(batch).enumerate() {
-            waiters.tell(id, || settle::outcome(appended, row));
+        for ((row, id), sent) in Building::row_ids(batch).enumerate().zip(&batch.bodies) {
+            waiters.tell(id, &sent.body, sent.attributes.as_ref(), || settle::outcome(appended, row));
         }
         for dead in &batch.dead {
-            waiters.tell(dead.message.id, || RowOutcome::Bad(dead.rejection.clone()));
+            let sent = &dead.message;
+            waiters.tell(sent.id, &sent.body, sent.attributes.as_ref(), || RowOutcome::Bad(dead.rejection.clone()));
         }
     }
 

@@ -84,7 +84,7 @@ impl Engine {
             broker.publish(&topic.name, vec![message]).await?;
             return Ok(queued(one.id));
         };
-        let told = self.waiters.wait_for(one.id);
+        let told = self.waiters.wait_for(one.id, message.body.clone(), message.attributes.clone());
         let published = broker.publish(&topic.name, vec![message]).await;
         let outcome = match published {
             Ok(()) => tokio::time::timeout(bound, told).await,

@@ -159,7 +159,10 @@ impl Intake {
         while self.running.len() >= BATCHES_RUNNING_MAX {
             self.collect().await?;
         }
-        let next = Building::new(&self.topic, on_bad_row(self.strict));
+        let mut next = Building::new(&self.topic, on_bad_row(self.strict));
+        if self.building.is_full() {
+            next.batch.rows.reserve_like(&self.building.batch.rows);
+        }
         let full = std::mem::replace(&mut self.building, next);
         let first = self.first;
         self.first += full.len() as u64;
@@ -230,9 +233,11 @@ async fn publish(
         let verdicts = verdicts(topic, &batch, &entries, first, |_| (VerdictState::Queued, None));
         return Ok(Done { verdicts, late: false });
     };
-    let ids: Vec<Uuid> = Building::row_ids(&batch).collect();
-    let mut told: Vec<_> = ids.iter().map(|id| engine.waiters.wait_for(*id)).collect();
+    let ids: Vec<Uuid> = messages.iter().map(|message| message.id).collect();
+    let wait = |m: &Message| engine.waiters.wait_for(m.id, m.body.clone(), m.attributes.clone());
+    let mut told: Vec<_> = messages.iter().map(wait).collect();
     let published = broker.publish(&topic.name, messages).await;
+    // The dead ones are waited for as well: the answer names dead letters that its reader can then find.
     let mut outcomes: Vec<Option<RowOutcome>> = vec![None; ids.len()];
     let mut late = false;
     if published.is_ok() {
@@ -249,7 +254,8 @@ async fn publish(
         ids.iter().for_each(|id| engine.waiters.forget(*id));
     }
     published?;
-    let of_row = |row: usize| outcomes[row].clone().map_or((VerdictState::Queued, None), state);
+    let rows: Vec<usize> = (0..entries.len()).filter(|i| entries[*i] == Entry::Row).collect();
+    let of_row = |row: usize| outcomes[rows[row]].clone().map_or((VerdictState::Queued, None), state);
     Ok(Done { verdicts: verdicts(topic, &batch, &entries, first, of_row), late })
 }
 
