@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use http::{HeaderMap, Request, StatusCode, header};
+use percent_encoding::percent_decode_str;
 
 use crate::keys::{self, KeyHash};
 use crate::problem::Problem;
@@ -30,6 +31,9 @@ pub(crate) fn check<B>(request: &Request<B>, access: &Access) -> Result<(), Prob
     if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX) {
         let detail = format!("a request target has at most {URI_BYTES_MAX} bytes");
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
+    }
+    if percent_decode_str(request.uri().path()).decode_utf8().is_err() {
+        return Err(Problem::bad_request("bad_path", "the path is not percent-encoded UTF-8"));
     }
     let headers = request.headers();
     let head: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();

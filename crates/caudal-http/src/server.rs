@@ -108,6 +108,5 @@ fn connection(
         .header_read_timeout(head_timeout)
         .max_headers(HEADERS_MAX)
         .max_buf_size(READ_BUFFER_BYTES)
-        .pipeline_flush(true)
         .serve_connection(TokioIo::new(stream), service)
 }
