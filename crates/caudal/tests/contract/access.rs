@@ -62,7 +62,8 @@ async fn on_loopback_foreign_hosts_and_origins_are_refused() {
     server.start().await.unwrap();
     let api: Api = server.api();
     let port = server.url().rsplit(':').next().unwrap().to_owned();
-    let local = [format!("localhost:{port}"), "localhost".to_owned(), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
+    let local =
+        [format!("localhost:{port}"), "localhost".to_owned(), format!("127.0.0.1:{port}"), format!("[::1]:{port}")];
     for host in &local {
         assert_eq!(api.send("GET", "/ping", &[("host", host)], "").await.unwrap().status, 200, "{host}");
     }

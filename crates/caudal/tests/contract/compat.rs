@@ -30,13 +30,15 @@ pub(crate) async fn as_written(cx: Arc<Context>) {
 
 pub(crate) async fn arn_and_slash(cx: Arc<Context>) {
     let body = r#"{"topic_arn": "arn:aws:sns:us-east-1:123456789012:data-ingestion-topic", "message": {"a": [1, 2]}}"#;
-    let reply = cx.api.post("/ingresar-datos/", &[("content-type", "application/json; charset=utf-8")], body).await.unwrap();
+    let reply =
+        cx.api.post("/ingresar-datos/", &[("content-type", "application/json; charset=utf-8")], body).await.unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
     let id = id_of(&reply);
     cx.until(&id, "stored").await;
     assert_eq!(cx.json(&format!("/data/{id}")).await["datos"], json!({ "a": [1, 2] }));
     // Another topic, by its short name.
-    let reply = cx.api.post("/ingresar-datos", &JSON, r#"{"topic_arn": "orders", "message": {"n": 42}}"#).await.unwrap();
+    let reply =
+        cx.api.post("/ingresar-datos", &JSON, r#"{"topic_arn": "orders", "message": {"n": 42}}"#).await.unwrap();
     assert_eq!(reply.status, 200, "{}", reply.text());
     cx.until(&id_of(&reply), "stored").await;
     assert_eq!(cx.json(&format!("/data/{}", id_of(&reply))).await["datos"]["n"], 42);

@@ -33,10 +33,16 @@ pub(crate) async fn seven_bad_rows(cx: Arc<Context>) {
     assert_eq!(cx.count("bulk", "").await, 9_993);
     let mut ids = Vec::new();
     for ((n, line, reason, pointer), record) in BAD.iter().zip(reply["records"].as_array().unwrap()) {
-        assert_eq!((&record["index"], &record["code"], &record["pointer"]), (&json!(n), &json!(reason), &json!(pointer)));
+        assert_eq!(
+            (&record["index"], &record["code"], &record["pointer"]),
+            (&json!(n), &json!(reason), &json!(pointer))
+        );
         let id = record["dead_letter"].as_str().unwrap();
         let kept = cx.json(&format!("/v1/dead-letters/{id}")).await;
-        assert_eq!((&kept["reason"], &kept["pointer"], &kept["payload"]), (&json!(reason), &json!(pointer), &json!(line)));
+        assert_eq!(
+            (&kept["reason"], &kept["pointer"], &kept["payload"]),
+            (&json!(reason), &json!(pointer), &json!(line))
+        );
         assert_eq!((&kept["state"], &kept["key"]), (&json!("dead"), &json!(format!("bulk#{n}"))));
         assert!(!kept["detail"].as_str().unwrap().is_empty());
         let receipt = cx.json(&format!("/v1/receipts/{}", record["transaction_id"].as_str().unwrap())).await;

@@ -14,13 +14,14 @@ pub(crate) async fn keeps(cx: Arc<Context>) {
     let drift = cx.json("/v1/topics/orders/drift").await;
     let field = drift["fields"].as_array().unwrap().iter().find(|f| f["field"] == "extra_a").unwrap();
     assert_eq!(field["json_type"], "integer");
-    assert_eq!(field["suggested_ddl"], "ALTER TABLE \"orders\" ADD COLUMN \"extra_a\" bigint");
+    assert_eq!(field["suggested_ddl"], "ALTER TABLE \"orders\" ADD COLUMN \"extra_a\" int8");
 }
 
 pub(crate) async fn rejects(cx: Arc<Context>) {
     let reply = cx.publish("strict", &[], r#"{"n": 1, "extra": 1}"#, 422).await;
     assert_eq!((reply.code().as_str(), &reply.json()["pointer"]), ("unknown_field", &json!("/extra")));
-    let reply = cx.send("strict", "application/x-ndjson", &[], "{\"n\": 1}\n{\"n\": 2, \"a/b~c\": 0}", 207).await.json();
+    let reply =
+        cx.send("strict", "application/x-ndjson", &[], "{\"n\": 1}\n{\"n\": 2, \"a/b~c\": 0}", 207).await.json();
     assert_eq!((&reply["stored"], &reply["records"][1]["pointer"]), (&json!(1), &json!("/a~1b~0c")));
     assert_eq!(cx.count("strict", "").await, 1);
 }
@@ -36,7 +37,7 @@ pub(crate) async fn adds(cx: Arc<Context>) {
     assert_eq!(rows[2], json!({ "n": 3, "speed": 1.5, "tag": null, "ok": true, "list": [1], "_extra": null }));
     let columns = cx.json("/v1/topics/adds").await["columns"].clone();
     let of = |name: &str| columns.as_array().unwrap().iter().find(|c| c["name"] == name).unwrap()["type"].clone();
-    assert_eq!([of("speed"), of("tag"), of("ok"), of("list")], ["double precision", "text", "boolean", "jsonb"]);
+    assert_eq!([of("speed"), of("tag"), of("ok"), of("list")], ["float8", "text", "bool", "jsonb"]);
     // Typed from now on, by filter and by check.
     assert_eq!(cx.count("adds", "speed=gt.1.2").await, 2);
     assert_eq!(cx.publish("adds", &[], r#"{"n": 4, "ok": "yes"}"#, 422).await.json()["pointer"], "/ok");
@@ -60,12 +61,15 @@ async fn a_schema_file_grows(store: &str) {
     server.start().await.unwrap();
     assert_eq!(server.api().publish("grown", &[], r#"{"a": 2, "b": "late"}"#).await.unwrap().status, 201);
     let rows = server.api().get("/rest/v1/grown?select=a,b,_extra&order=a").await.unwrap().json();
-    assert_eq!(rows, json!([{ "a": 1, "b": null, "_extra": { "b": "early" } }, { "a": 2, "b": "late", "_extra": null }]));
+    assert_eq!(
+        rows,
+        json!([{ "a": 1, "b": null, "_extra": { "b": "early" } }, { "a": 2, "b": "late", "_extra": null }])
+    );
     server.stop().await.unwrap();
     // A column cannot change its type; the message names it.
     server.set_topic("grown", Some(RETYPED), "");
     let error = server.start().await.unwrap_err().to_string();
-    assert!(error.contains("grown") && error.contains("\"a\""), "{error}");
+    assert!(error.contains("column a of table grown"), "{error}");
 }
 
 #[tokio::test]

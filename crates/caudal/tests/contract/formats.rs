@@ -22,7 +22,8 @@ pub(crate) async fn ndjson(cx: Arc<Context>) {
     let again = cx.send("lines", "application/jsonl", &[("idempotency-key", "lines")], body, 200).await.json();
     assert_eq!(again["duplicate"], 3);
     // Many lines, cut anywhere by the chunks of the transport.
-    let many: String = (0..2_500).map(|n| format!("{{\"n\": {n}, \"customer\": \"{}\"}}\n", "x".repeat(n % 90))).collect();
+    let many: String =
+        (0..2_500).map(|n| format!("{{\"n\": {n}, \"customer\": \"{}\"}}\n", "x".repeat(n % 90))).collect();
     let chunks: Vec<Result<Vec<u8>, std::io::Error>> = many.as_bytes().chunks(997).map(|c| Ok(c.to_vec())).collect();
     let streamed = reqwest_body(chunks);
     let headers = [("content-type", "application/x-ndjson"), ("prefer", "return=minimal")];
@@ -83,8 +84,7 @@ pub(crate) async fn cloudevents_binary(cx: Arc<Context>) {
     }
 }
 
-const EVENT: &str =
-    r#"{"specversion": "1.0", "id": "s-1", "source": "/s", "type": "t", "datacontenttype": "application/json", "data": {"b": 1, "a": 12345678901234567890123}}"#;
+const EVENT: &str = r#"{"specversion": "1.0", "id": "s-1", "source": "/s", "type": "t", "datacontenttype": "application/json", "data": {"b": 1, "a": 12345678901234567890123}}"#;
 
 pub(crate) async fn cloudevents_structured(cx: Arc<Context>) {
     let media = "application/cloudevents+json; charset=utf-8";
@@ -106,13 +106,18 @@ pub(crate) async fn cloudevents_structured(cx: Arc<Context>) {
 
 pub(crate) async fn cloudevents_batch(cx: Arc<Context>) {
     let media = "application/cloudevents-batch+json";
-    let event = |id: &str| format!(r#"{{"specversion": "1.0", "id": "{id}", "source": "/b", "type": "t", "data": {{"id": "{id}"}}}}"#);
+    let event = |id: &str| {
+        format!(r#"{{"specversion": "1.0", "id": "{id}", "source": "/b", "type": "t", "data": {{"id": "{id}"}}}}"#)
+    };
     let body = format!("[{}, {}, {}]", event("1"), event("2"), event("1"));
     let reply = cx.send("events", media, &[], body, 201).await.json();
     assert_eq!((&reply["stored"], &reply["duplicate"]), (&json!(2), &json!(1)), "{reply}");
     let mixed = format!("[{}, {{\"specversion\": \"1.0\"}}]", event("3"));
     let reply = cx.send("events", media, &[], mixed, 207).await.json();
-    assert_eq!((&reply["stored"], &reply["dead"], &reply["records"][1]["code"]), (&json!(1), &json!(1), &json!("malformed_event")));
+    assert_eq!(
+        (&reply["stored"], &reply["dead"], &reply["records"][1]["code"]),
+        (&json!(1), &json!(1), &json!("malformed_event"))
+    );
 }
 
 pub(crate) async fn compressed(cx: Arc<Context>) {
@@ -123,7 +128,11 @@ pub(crate) async fn compressed(cx: Arc<Context>) {
         ("gzip", gzip(lines.as_bytes()), 2),
         ("x-gzip", members, 3),
         ("zstd", zstd::encode_all(lines.as_bytes(), 3).unwrap(), 2),
-        ("zstd", [zstd::encode_all(lines.as_bytes(), 3).unwrap(), zstd::encode_all(lines.as_bytes(), 1).unwrap()].concat(), 4),
+        (
+            "zstd",
+            [zstd::encode_all(lines.as_bytes(), 3).unwrap(), zstd::encode_all(lines.as_bytes(), 1).unwrap()].concat(),
+            4,
+        ),
         ("identity", lines.as_bytes().to_vec(), 2),
     ] {
         let reply = cx.send("orders", "application/x-ndjson", &[("content-encoding", coding)], body.clone(), 201).await;

@@ -14,7 +14,14 @@ const ROWS: &str = r#"{"n": 1, "amount": 1.5, "customer": "Ana", "paid": true, "
 "#;
 
 async fn fill(cx: &Context) {
-    cx.send("table", "application/x-ndjson", &[("idempotency-key", "rows")], ROWS, if cx.count("table", "").await == 0 { 201 } else { 200 }).await;
+    cx.send(
+        "table",
+        "application/x-ndjson",
+        &[("idempotency-key", "rows")],
+        ROWS,
+        if cx.count("table", "").await == 0 { 201 } else { 200 },
+    )
+    .await;
 }
 
 async fn numbers(cx: &Context, query: &str) -> Vec<i64> {
@@ -142,14 +149,22 @@ pub(crate) async fn suggestions(cx: Arc<Context>) {
     assert_eq!(body["code"], "42703");
     assert!(["message", "details", "hint"].iter().all(|key| body.get(key).is_some()), "{body}");
     let reply = cx.api.get("/rest/v1/tabel").await.unwrap();
-    assert_eq!((reply.status, reply.code().as_str(), &reply.json()["code"]), (404, "unknown_table", &json!("PGRST205")));
+    assert_eq!(
+        (reply.status, reply.code().as_str(), &reply.json()["code"]),
+        (404, "unknown_table", &json!("PGRST205"))
+    );
 }
 
 pub(crate) async fn injections(cx: Arc<Context>) {
     fill(&cx).await;
-    for literal in ["'; drop table \"table\"; --", "' or '1'='1", "\\'; select 1", "$1", "%27", "a\" or 1=1", "${jndi}"] {
+    for literal in ["'; drop table \"table\"; --", "' or '1'='1", "\\'; select 1", "$1", "%27", "a\" or 1=1", "${jndi}"]
+    {
         let encoded: String = literal.bytes().map(|b| format!("%{b:02X}")).collect();
-        for filter in [format!("customer=eq.{encoded}"), format!("customer=like.{encoded}"), format!("customer=in.(%22{}%22)", encoded.replace("%5C", "%5C%5C").replace("%22", "%5C%22"))] {
+        for filter in [
+            format!("customer=eq.{encoded}"),
+            format!("customer=like.{encoded}"),
+            format!("customer=in.(%22{}%22)", encoded.replace("%5C", "%5C%5C").replace("%22", "%5C%22")),
+        ] {
             let reply = cx.api.get(&format!("/rest/v1/table?{filter}")).await.unwrap();
             assert_eq!((reply.status, reply.json()), (200, json!([])), "{literal} {filter}: {}", reply.text());
         }

@@ -36,7 +36,10 @@ pub(crate) async fn publish_query_receipt(cx: Arc<Context>) {
 pub(crate) async fn reconcile_and_metrics(cx: Arc<Context>) {
     let books = cx.json("/v1/reconcile?topic=notes&count=exact").await;
     let topic = &books["topics"][0];
-    assert_eq!((&books["unaccounted"], &topic["topic"], &topic["unaccounted"]), (&json!(0), &json!("notes"), &json!(0)));
+    assert_eq!(
+        (&books["unaccounted"], &topic["topic"], &topic["unaccounted"]),
+        (&json!(0), &json!("notes"), &json!(0))
+    );
     assert_eq!(topic["rows"], topic["durable"]["stored"]);
     let metrics = cx.api.get("/metrics").await.unwrap();
     assert!(metrics.header("content-type").starts_with("application/openmetrics-text"));
