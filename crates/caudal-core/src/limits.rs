@@ -17,8 +17,9 @@ pub const RECORD_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Rows handed to a store in one append.
 pub const BATCH_ROWS_MAX: usize = 10_000;
-/// Encoded bytes handed to a store in one append.
-pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Message bytes handed to a store in one append. Several batches of a request are alive at a time, so this times about
+/// twenty is what one large upload takes.
+pub const BATCH_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// A topic's name is also its table's name, and PostgreSQL identifiers hold 63 bytes.
 pub const TOPIC_NAME_BYTES_MAX: usize = 63;
 /// Terms of one read: filters and order keys together.

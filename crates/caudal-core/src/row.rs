@@ -26,6 +26,12 @@ impl RowBatch {
         Self { bytes: Vec::with_capacity(bytes), ends: Vec::with_capacity(rows) }
     }
 
+    /// Makes room for about as much as `other` holds, so that a buffer of megabytes does not grow by doubling.
+    pub fn reserve_like(&mut self, other: &RowBatch) {
+        self.bytes.reserve_exact(other.bytes.len() + other.bytes.len() / 16);
+        self.ends.reserve_exact(other.ends.len() + other.ends.len() / 16);
+    }
+
     pub fn len(&self) -> usize {
         self.ends.len()
     }
