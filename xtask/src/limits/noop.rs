@@ -10,9 +10,6 @@ use caudal_http::{Access, ServerConfig, serve};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let port: u16 = std::env::args().nth(1).unwrap_or_default().parse()?;

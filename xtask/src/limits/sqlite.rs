@@ -10,9 +10,6 @@ use anyhow::{Context, Result, bail};
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// As many as Caudal hands to a store in one append.
 const BATCH_ROWS: usize = 10_000;
 
