@@ -44,7 +44,8 @@ pub(super) fn command(bench: &Bench, setup: &Setup<'_>, port: u16) -> Result<Com
         command.env_remove(name);
     }
     command.envs(setup.environment.iter().copied());
-    command.arg("up").arg("--config").arg(file);
+    // By the environment: nothing in the command line looks like the server that somebody else on this machine restarts.
+    command.env("CAUDAL_CONFIG", file).arg("up");
     Ok(command)
 }
 

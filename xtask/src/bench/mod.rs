@@ -28,7 +28,7 @@ use results::{Outcome, Stamp};
 const FLIGHTS: u64 = 336_776;
 
 /// Directories of runs: this and the process id.
-const WORK: &str = "caudal-bench-";
+const WORK: &str = "xtask-bench-";
 
 const USAGE: &str = "\
 usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
