@@ -5,6 +5,9 @@
 pub const EPOCH_SHIFT_MICROS: i64 = 946_684_800_000_000;
 const EPOCH_SHIFT_DAYS: i64 = 10_957;
 const DAY_MICROS: i64 = 86_400_000_000;
+/// 0001-01-01T00:00:00Z and the last microsecond of 9999, in microseconds since 1970.
+const FIRST: i64 = -62_135_596_800_000_000;
+const LAST: i64 = 253_402_300_799_999_999;
 
 /// An instant: microseconds since 2000-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -70,7 +73,9 @@ impl Instant {
         }
         let offset_minutes = zone(&b[at..])?;
         let seconds = hour * 3600 + minute * 60 + second - offset_minutes * 60;
-        Some(Self(i64::from(date.0) * DAY_MICROS + seconds * 1_000_000 + micros))
+        let instant = Self(i64::from(date.0) * DAY_MICROS + seconds * 1_000_000 + micros);
+        // The offset may lead out of the years that can be written and sorted as text.
+        (FIRST..=LAST).contains(&instant.unix_micros()).then_some(instant)
     }
 }
 
