@@ -322,7 +322,7 @@ impl<'a> Scanner<'a> {
         let text = &self.text[start..self.pos];
         // Short plain numbers cannot leave a double's range; only look closer at the others.
         let suspicious = text.len() > 300 || text.bytes().any(|b| b | 0x20 == b'e');
-        if suspicious && text.parse::<f64>().is_ok_and(f64::is_infinite) {
+        if suspicious && (text.parse::<f64>().is_ok_and(f64::is_infinite) || is_too_fine(text)) {
             return self.limit(Code::NumberOutOfRange, "number out of range");
         }
         Ok(text)
@@ -420,6 +420,18 @@ impl<'a> Scanner<'a> {
         self.skip_space();
         if self.pos == self.bytes.len() { Ok(()) } else { self.fault("data after the document") }
     }
+}
+
+/// Digits after the point that PostgreSQL's `numeric`, and so its `jsonb`, can hold.
+const FRACTION_DIGITS_MAX: i64 = 16_383;
+
+/// Whether a number has more digits after the point than a store can keep.
+fn is_too_fine(text: &str) -> bool {
+    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
+    let fraction = mantissa.split_once('.').map_or(0, |(_, fraction)| fraction.len() as i64);
+    // An exponent that is no i64 is far out, whichever way.
+    let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX);
+    exponent.saturating_abs() > FRACTION_DIGITS_MAX || fraction - exponent > FRACTION_DIGITS_MAX
 }
 
 /// The keys of one object seen so far: a short list, then a set.
