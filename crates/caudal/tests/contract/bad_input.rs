@@ -85,6 +85,7 @@ fn documents() -> Vec<Bad> {
         ("8 key twice in another spelling", br#"{"n": 1, "\u006e": 2}"#.to_vec(), 400, "duplicate_key"),
         ("8 key twice deep inside", br#"{"n": 1, "more": {"a": {"b": 1, "b": 2}}}"#.to_vec(), 400, "duplicate_key"),
         ("11 1e400", br#"{"n": 1, "more": 1e400}"#.to_vec(), 422, "number_out_of_range"),
+        ("11 1e-20000", br#"{"n": 1, "more": 1e-20000}"#.to_vec(), 422, "number_out_of_range"),
         ("12 NaN", br#"{"n": 1, "amount": NaN}"#.to_vec(), 400, "malformed_json"),
         ("12 Infinity", br#"{"n": 1, "amount": -Infinity}"#.to_vec(), 400, "malformed_json"),
         ("13 deep", format!("{{\"n\": 1, \"more\": {}}}", deep(64)).into_bytes(), 400, "too_deep"),

@@ -23,7 +23,8 @@ pub(crate) async fn one_document(cx: Arc<Context>) {
 }
 
 pub(crate) async fn any_json(cx: Arc<Context>) {
-    for document in ["null", "true", "\"text\"", "12.5", "{}", " {\"a\": [1, {\"b\": null}]} \n"] {
+    for document in ["null", "true", "\"text\"", "12.5", "1e-16383", "0e16383", "{}", " {\"a\": [1, {\"b\": null}]} \n"]
+    {
         let reply = cx.publish("notes", &[], document, 201).await;
         let record = cx.json(reply.header("location")).await;
         assert_eq!(record["payload"], serde_json::from_str::<serde_json::Value>(document).unwrap());
