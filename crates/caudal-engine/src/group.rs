@@ -24,7 +24,7 @@ const WAITING_MAX: usize = 16_384;
 const LANES: usize = 2;
 /// While another commit is under way, fewer than this wait for it to end and then share one. Measured: a second lane that
 /// takes every few rows at once costs more in transactions than it gains in overlap.
-const OVERLAP_ROWS_MIN: usize = 64;
+const OVERLAP_ROWS_MIN: usize = 16;
 /// How often a lane lets other tasks run before it takes what waits. Requests that the last commit answered come back within
 /// that time, and a commit that they share is cheaper than one each.
 const GATHER_YIELDS: usize = 4;

@@ -54,7 +54,7 @@ impl Engine {
             false => None,
         };
         if self.broker.is_some() {
-            self.publish_one(topic, record, one, at, answer).await
+            Box::pin(self.publish_one(topic, record, one, at, answer)).await
         } else {
             let outcome = self.group(topic)?.store(one.row, one.table, one.drift).await?;
             verdict(one.id, outcome, None)
@@ -115,7 +115,7 @@ impl Engine {
         if !drift.is_empty()
             && self.broker.is_none()
             && encoder.schema.unknown == UnknownFields::Add
-            && let Some(grown) = evolve::add_columns(topic, &*self.store, &drift).await?
+            && let Some(grown) = Box::pin(evolve::add_columns(topic, &*self.store, &drift)).await?
         {
             encoder = grown;
             let mut seen = Drift::default();

@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::problem::{Problem, json_response};
-use crate::publish::{SOURCE_HTTP, body::BodyReader, find_topic};
+use crate::publish::{body::BodyReader, find_topic, source_http};
 use crate::read::render::{Encoding, Renderer};
 use crate::state::App;
 
@@ -46,7 +46,7 @@ pub(crate) async fn ingest(State(app): State<Arc<App>>, headers: HeaderMap, body
     let topic = find_topic(&app, name)?;
     let record = Record {
         key: None,
-        source: SOURCE_HTTP.into(),
+        source: source_http(),
         attributes: None,
         body: body.slice_ref(message.get().as_bytes()),
         fault: None,

@@ -27,7 +27,7 @@ use body::BodyReader;
 use media::Format;
 
 /// The `_source` of records that came over HTTP without saying more.
-pub(crate) const SOURCE_HTTP: &str = "http";
+const SOURCE_HTTP: &str = "http";
 
 pub(crate) async fn publish(
     State(app): State<Arc<App>>,
@@ -41,13 +41,14 @@ pub(crate) async fn publish(
     let format = Format::of(&headers)?;
     let reader = BodyReader::new(body, &headers)?;
     let request = Request { app: &app, topic, preferences, key };
+    // Boxed: the commonest request, one JSON message, must not carry (and move) the state of all the others.
     match format {
         Format::Json => request.json(reader).await,
-        Format::Ndjson => request.ndjson(reader).await,
-        Format::Csv => request.csv(reader).await,
-        Format::EventBinary => request.binary_event(&headers, reader).await,
-        Format::EventStructured => request.structured_event(reader).await,
-        Format::EventBatch => request.event_batch(reader).await,
+        Format::Ndjson => Box::pin(request.ndjson(reader)).await,
+        Format::Csv => Box::pin(request.csv(reader)).await,
+        Format::EventBinary => Box::pin(request.binary_event(&headers, reader)).await,
+        Format::EventStructured => Box::pin(request.structured_event(reader)).await,
+        Format::EventBatch => Box::pin(request.event_batch(reader)).await,
     }
 }
 
@@ -101,6 +102,10 @@ impl Request<'_> {
             let key = self.key.clone();
             return self.one(record(key, body)).await;
         }
+        Box::pin(self.array(body)).await
+    }
+
+    async fn array(self, body: Bytes) -> Result<Response, Problem> {
         let items = split_array(&body).map_err(|fault| Problem::rejection(&fault.reject()))?;
         let mut intake = self.intake()?;
         for (i, item) in items.into_iter().enumerate() {
@@ -208,7 +213,13 @@ impl Request<'_> {
 }
 
 fn record(key: Option<String>, body: Bytes) -> Record {
-    Record { key, source: SOURCE_HTTP.into(), attributes: None, body, fault: None }
+    Record { key, source: source_http(), attributes: None, body, fault: None }
+}
+
+/// Shared, not made anew for each record.
+pub(crate) fn source_http() -> Arc<str> {
+    static SOURCE: std::sync::LazyLock<Arc<str>> = std::sync::LazyLock::new(|| SOURCE_HTTP.into());
+    SOURCE.clone()
 }
 
 /// The items of a JSON array as slices of it. The whole array is read first: a fault anywhere means that nothing is taken.

@@ -127,6 +127,10 @@ impl fmt::Debug for Connector {
     }
 }
 
+/// Appends and point reads find rows by key, by statements that stay planned. Planned over an empty table they would scan it
+/// whole, and go on doing so while it grows: measured, eight seconds for a load of one and a half. Streams plan each time.
+const PLANS: &str = " -c enable_seqscan=off";
+
 /// Session settings as startup options: they hold from the first statement and cost no round trip. The URL's own come last
 /// and win.
 fn options(own: Option<&str>, statement_timeout: Duration) -> String {
@@ -136,6 +140,9 @@ fn options(own: Option<&str>, statement_timeout: Duration) -> String {
         ("lock_timeout", if statement_timeout.is_zero() { LOCK_TIMEOUT } else { LOCK_TIMEOUT.min(statement_timeout) }),
     ];
     let mut out = String::from("-c timezone=UTC -c client_min_messages=error");
+    if !statement_timeout.is_zero() {
+        out.push_str(PLANS);
+    }
     for (name, value) in millis {
         out.push_str(&format!(" -c {name}={}", value.as_millis()));
     }
@@ -152,7 +159,7 @@ pub(super) fn begin(config: &PostgresConfig) -> String {
     match config.transaction_pooling {
         false => "begin".into(),
         true => format!(
-            "begin; set local statement_timeout = {}; set local lock_timeout = {}",
+            "begin; set local enable_seqscan = off; set local statement_timeout = {}; set local lock_timeout = {}",
             bound.as_millis(),
             LOCK_TIMEOUT.min(bound).as_millis()
         ),
