@@ -74,11 +74,7 @@ pub fn payload_as_text(payload: &[u8]) -> (std::borrow::Cow<'_, str>, &'static s
 
 /// The inverse of [`payload_as_text`].
 pub fn payload_from_text(text: &str, encoding: &str) -> Bytes {
-    if encoding == "base64" {
-        Bytes::from(unbase64(text))
-    } else {
-        Bytes::copy_from_slice(text.as_bytes())
-    }
+    if encoding == "base64" { Bytes::from(unbase64(text)) } else { Bytes::copy_from_slice(text.as_bytes()) }
 }
 
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

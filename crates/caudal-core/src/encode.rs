@@ -279,8 +279,7 @@ fn duplicate(name: &str) -> Rejection {
 }
 
 fn missing(properties: &[Property], slots: &[Slot<'_>]) -> Option<Rejection> {
-    let (property, _) =
-        properties.iter().zip(slots).find(|(p, slot)| p.required && matches!(slot, Slot::Absent))?;
+    let (property, _) = properties.iter().zip(slots).find(|(p, slot)| p.required && matches!(slot, Slot::Absent))?;
     Some(Rejection::new(Code::Schema, pointer_to(&property.name), "required, but missing"))
 }
 

@@ -37,8 +37,19 @@ pub enum SchemaError {
 }
 
 const ANNOTATIONS: [&str; 13] = [
-    "$schema", "$id", "$comment", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly",
-    "contentEncoding", "contentMediaType", "$anchor",
+    "$schema",
+    "$id",
+    "$comment",
+    "title",
+    "description",
+    "default",
+    "examples",
+    "deprecated",
+    "readOnly",
+    "writeOnly",
+    "contentEncoding",
+    "contentMediaType",
+    "$anchor",
 ];
 
 /// Reads a schema. Property order in the document is column order.

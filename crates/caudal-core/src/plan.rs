@@ -32,11 +32,24 @@ pub struct Selected {
 /// One condition. A list of them holds when all hold.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Filter {
-    Compare { column: usize, op: Comparison, value: Scalar },
+    Compare {
+        column: usize,
+        op: Comparison,
+        value: Scalar,
+    },
     /// SQL `LIKE` with `%` and `_`; case-sensitive on both stores.
-    Like { column: usize, pattern: String },
-    In { column: usize, values: Vec<Scalar> },
-    Is { column: usize, what: Is },
+    Like {
+        column: usize,
+        pattern: String,
+    },
+    In {
+        column: usize,
+        values: Vec<Scalar>,
+    },
+    Is {
+        column: usize,
+        what: Is,
+    },
     Not(Box<Filter>),
     And(Vec<Filter>),
     Or(Vec<Filter>),

@@ -136,8 +136,12 @@ pub trait Append: Send + Sync {
     async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError>;
 
     /// Where a subscription stands: the offset to read next, or `None` before its first commit in this incarnation.
-    async fn position(&self, topic: &TopicName, subscription: &str, incarnation: Uuid)
-    -> Result<Option<u64>, StoreError>;
+    async fn position(
+        &self,
+        topic: &TopicName,
+        subscription: &str,
+        incarnation: Uuid,
+    ) -> Result<Option<u64>, StoreError>;
 }
 
 /// Tables: called on start and by schema evolution.
@@ -172,8 +176,12 @@ pub trait Read: Send + Sync {
 
     /// Records that were committed after `from` was given out, all columns, at most `limit`, and where to go on. No record
     /// is skipped or repeated, whatever order transactions commit in. `None` starts at the present.
-    async fn tail(&self, table: &Arc<Table>, from: Option<TailMark>, limit: usize)
-    -> Result<(RowBatch, TailMark), StoreError>;
+    async fn tail(
+        &self,
+        table: &Arc<Table>,
+        from: Option<TailMark>,
+        limit: usize,
+    ) -> Result<(RowBatch, TailMark), StoreError>;
 }
 
 /// A place in a table's order of commits; opaque outside the store that gave it.

@@ -208,7 +208,13 @@ impl RecordSchema {
     }
 
     /// A topic with one column a property.
-    pub fn typed(name: &str, properties: Vec<Property>, unknown: UnknownFields, key: Vec<String>, numbered: bool) -> Self {
+    pub fn typed(
+        name: &str,
+        properties: Vec<Property>,
+        unknown: UnknownFields,
+        key: Vec<String>,
+        numbered: bool,
+    ) -> Self {
         let columns = properties.iter().map(|p| {
             // A column is never NOT NULL: evolution adds columns to rows that lack them, and `required` is checked on the way in.
             Column::new(p.name.clone(), p.ty, true, Origin::Property)

@@ -1,5 +1,7 @@
 //! Instants and dates against `jiff`.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
 use caudal_core::time::{Date, Instant};
 use jiff::Timestamp;
 use jiff::civil;

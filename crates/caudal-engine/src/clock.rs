@@ -13,7 +13,7 @@ pub fn now() -> Instant {
 
 thread_local! {
     /// Ids of one thread sort by the order they were made in, also within a millisecond.
-    static CONTEXT: ContextV7 = ContextV7::new();
+    static CONTEXT: ContextV7 = const { ContextV7::new() };
 }
 
 /// A new time-ordered id (UUIDv7).

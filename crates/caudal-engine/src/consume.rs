@@ -177,7 +177,10 @@ impl Worker<'_> {
     }
 
     /// Repeats a read while the store is away.
-    async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(&self, mut read: impl FnMut() -> F) -> Result<T, Stop> {
+    async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        mut read: impl FnMut() -> F,
+    ) -> Result<T, Stop> {
         loop {
             match read().await {
                 Err(error) if error.is_transient() => {
@@ -233,8 +236,7 @@ impl Engine {
         };
         let committed = self.store.position(&topic.name, &self.config.subscription, state.incarnation).await?;
         let position = committed.unwrap_or(state.first);
-        let progress =
-            Progress { published: state.next, position, incarnation: state.incarnation, bytes: state.bytes };
+        let progress = Progress { published: state.next, position, incarnation: state.incarnation, bytes: state.bytes };
         topic.metrics.set_backlog(progress.backlog());
         Ok(Some(progress))
     }

@@ -26,7 +26,9 @@ pub(crate) async fn add_columns(
     let mut wanted: Vec<Column> = Vec::new();
     for note in notes {
         let Some(ty) = column_type_for(&note.json_type) else { continue };
-        if !usable(&note.field) || table.column(&note.field).is_some() || table.columns.len() + wanted.len() >= COLUMNS_MAX
+        if !usable(&note.field)
+            || table.column(&note.field).is_some()
+            || table.columns.len() + wanted.len() >= COLUMNS_MAX
         {
             continue;
         }

@@ -301,8 +301,7 @@ fn verdicts(
             }),
             Entry::Row => ids.next().map(|(row, id)| {
                 let (state, rejection) = of_row(row);
-                let dead_letter =
-                    rejection.is_some().then(|| identity.dead_letter_id(id, &batch.bodies[row].body));
+                let dead_letter = rejection.is_some().then(|| identity.dead_letter_id(id, &batch.bodies[row].body));
                 Verdict { index, transaction_id: id, state, rejection: rejection.map(Box::new), dead_letter }
             }),
         }

@@ -8,7 +8,8 @@ use uuid::Uuid;
 #[cfg(feature = "failpoints")]
 pub(crate) fn stray_id(at: Instant) -> Option<Uuid> {
     use std::sync::LazyLock;
-    static DEDUP_OFF: LazyLock<bool> = LazyLock::new(|| std::env::var("CAUDAL_PLANT").is_ok_and(|bug| bug == "dedup-off"));
+    static DEDUP_OFF: LazyLock<bool> =
+        LazyLock::new(|| std::env::var("CAUDAL_PLANT").is_ok_and(|bug| bug == "dedup-off"));
     DEDUP_OFF.then(|| crate::clock::fresh_id(at))
 }
 

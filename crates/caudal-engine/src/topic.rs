@@ -50,7 +50,15 @@ impl Topic {
         };
         let encoder = RwLock::new(Arc::new(Encoder::new(&config.name, Arc::new(schema))));
         let commits = watch::Sender::new(0);
-        Ok(Self { name: config.name.clone(), config, encoder, validator, evolving: Default::default(), metrics, commits })
+        Ok(Self {
+            name: config.name.clone(),
+            config,
+            encoder,
+            validator,
+            evolving: Default::default(),
+            metrics,
+            commits,
+        })
     }
 
     /// The encoder of the schema as it is now.

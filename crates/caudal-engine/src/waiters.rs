@@ -51,7 +51,13 @@ impl Waiters {
     }
 
     /// Tells the first who waits for this very message.
-    pub(crate) fn tell(&self, id: Uuid, body: &Bytes, attributes: Option<&Bytes>, outcome: impl FnOnce() -> RowOutcome) {
+    pub(crate) fn tell(
+        &self,
+        id: Uuid,
+        body: &Bytes,
+        attributes: Option<&Bytes>,
+        outcome: impl FnOnce() -> RowOutcome,
+    ) {
         let mut waiting = self.lock();
         let Some(list) = waiting.get_mut(&id) else { return };
         let is_it = |one: &Waiting| one.message.body == *body && one.message.attributes.as_ref() == attributes;

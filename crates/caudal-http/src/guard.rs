@@ -44,7 +44,11 @@ pub(crate) fn check<B>(request: &Request<B>, access: &Access) -> Result<(), Prob
     if let Some(expect) = headers.get(header::EXPECT)
         && !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")
     {
-        return Err(Problem::new(StatusCode::EXPECTATION_FAILED, "bad_expectation", "only Expect: 100-continue is met"));
+        return Err(Problem::new(
+            StatusCode::EXPECTATION_FAILED,
+            "bad_expectation",
+            "only Expect: 100-continue is met",
+        ));
     }
     if request.version() == http::Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
         return Err(Problem::bad_request("missing_host", "HTTP/1.1 requests carry one Host header"));

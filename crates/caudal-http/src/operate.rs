@@ -41,7 +41,8 @@ pub(crate) async fn topic(State(app): AppState, Path(name): Path<String>) -> Res
 
 fn describe(topic: &Topic) -> Value {
     let table = topic.table();
-    let column = |c: &caudal_core::schema::Column| json!({ "name": c.name, "type": c.ty.name(), "nullable": c.nullable });
+    let column =
+        |c: &caudal_core::schema::Column| json!({ "name": c.name, "type": c.ty.name(), "nullable": c.nullable });
     json!({
         "topic": topic.name.as_str(),
         "typed": topic.config.schema.is_some(),
@@ -258,10 +259,7 @@ pub(crate) struct ReconcileQuery {
 }
 
 /// The books of every topic, or of one. `count=exact` counts the tables as well.
-pub(crate) async fn reconcile(
-    State(app): AppState,
-    Query(query): Query<ReconcileQuery>,
-) -> Result<Response, Problem> {
+pub(crate) async fn reconcile(State(app): AppState, Query(query): Query<ReconcileQuery>) -> Result<Response, Problem> {
     let topics: Vec<_> = match &query.topic {
         Some(name) => vec![find_topic(&app, name)?],
         None => app.engine.topics.iter().collect(),

@@ -12,12 +12,15 @@ const TYPE_BASE: &str = "/docs/errors/";
 /// What clients are told to wait when a dependency is away.
 const RETRY_AFTER_SECONDS: &str = "1";
 
-/// One error answer.
+/// One error answer. A pointer: it travels through every handler's `Result`, and almost none has one.
 #[derive(Debug)]
-pub struct Problem {
-    pub status: StatusCode,
-    pub code: &'static str,
-    pub detail: Cow<'static, str>,
+pub struct Problem(Box<Parts>);
+
+#[derive(Debug)]
+struct Parts {
+    status: StatusCode,
+    code: &'static str,
+    detail: Cow<'static, str>,
     pointer: Option<String>,
     more: Map<String, Value>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -27,7 +30,9 @@ pub struct Problem {
 impl Problem {
     pub fn new(status: StatusCode, code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
         let detail = detail.into();
-        Self { status, code, detail, pointer: None, more: Map::new(), headers: Vec::new(), postgrest: false }
+        let parts =
+            Parts { status, code, detail, pointer: None, more: Map::new(), headers: Vec::new(), postgrest: false };
+        Self(Box::new(parts))
     }
 
     pub fn bad_request(code: &'static str, detail: impl Into<Cow<'static, str>>) -> Self {
@@ -55,8 +60,12 @@ impl Problem {
     }
 
     pub fn overloaded() -> Self {
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "too much work is waiting; nothing was taken, try again")
-            .header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "too much work is waiting; nothing was taken, try again",
+        )
+        .header(header::RETRY_AFTER, RETRY_AFTER_SECONDS)
     }
 
     pub fn rejection(rejection: &Rejection) -> Self {
@@ -73,28 +82,30 @@ impl Problem {
     }
 
     pub fn pointer(mut self, pointer: String) -> Self {
-        self.pointer = Some(pointer);
+        self.0.pointer = Some(pointer);
         self
     }
 
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+        self.0.more.insert(name.to_owned(), value.into());
         self
     }
 
     pub fn header(mut self, name: HeaderName, value: impl AsRef<str>) -> Self {
         if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
-            self.headers.push((name, value));
+            self.0.headers.push((name, value));
         }
         self
     }
 
     /// Carries PostgREST's four keys as well, for its clients.
     pub fn for_postgrest(mut self) -> Self {
-        self.postgrest = true;
+        self.0.postgrest = true;
         self
     }
+}
 
+impl Parts {
     fn body(&self) -> Value {
         let mut body = Map::new();
         if self.postgrest {
@@ -122,10 +133,11 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut response = (self.status, self.body().to_string()).into_response();
-        let media = if self.postgrest { "application/json; charset=utf-8" } else { "application/problem+json" };
+        let parts = *self.0;
+        let mut response = (parts.status, parts.body().to_string()).into_response();
+        let media = if parts.postgrest { "application/json; charset=utf-8" } else { "application/problem+json" };
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(media));
-        for (name, value) in self.headers {
+        for (name, value) in parts.headers {
             response.headers_mut().insert(name, value);
         }
         response
@@ -155,7 +167,9 @@ impl From<AcceptError> for Problem {
             AcceptError::TooLarge { max, bytes_max } => Self::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "body_too_large",
-                format!("with handling=strict a request is one transaction: at most {max} records and {bytes_max} bytes"),
+                format!(
+                    "with handling=strict a request is one transaction: at most {max} records and {bytes_max} bytes"
+                ),
             ),
             AcceptError::Store(error) => error.into(),
             AcceptError::Broker(error) => error.into(),
@@ -216,7 +230,7 @@ fn postgrest_code(code: &'static str) -> &'static str {
         "bad_value" => "22P02",
         "bad_preference" => "PGRST122",
         "not_acceptable" => "PGRST107",
-        "bad_range" => "PGRST103",
+        "not_one_row" => "PGRST116",
         "timeout" => "57014",
         "store_unavailable" => "PGRST001",
         code => code,

@@ -89,8 +89,10 @@ fn connection(
     stream: TcpStream,
     router: Router,
     config: Arc<ServerConfig>,
-) -> http1::Connection<TokioIo<TcpStream>, impl hyper::service::HttpService<Incoming, ResBody = axum::body::Body, Error = std::convert::Infallible, Future: Send>>
-{
+) -> http1::Connection<
+    TokioIo<TcpStream>,
+    impl hyper::service::HttpService<Incoming, ResBody = axum::body::Body, Error = std::convert::Infallible, Future: Send>,
+> {
     // Small answers must not wait for a peer's delayed ack.
     let _ = stream.set_nodelay(true);
     let head_timeout = config.head_timeout;

@@ -4,5 +4,5 @@ mod client;
 mod events;
 
 pub use client::{Answer, Client, ClientError};
-pub use reqwest::{Body, Response};
 pub use events::Events;
+pub use reqwest::{Body, Response};

@@ -72,6 +72,9 @@ pub(crate) struct UpArgs {
     /// Listen here instead of where the configuration says
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
+    /// The API key that loads the demo, when the configuration wants one
+    #[arg(long, env = "CAUDAL_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) key: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -113,7 +116,9 @@ pub(crate) enum InputFormat {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  caudal publish flights flights.ndjson\n  echo '{\"message\":\"hola\"}' | caudal publish data-ingestion-topic -")]
+#[command(
+    after_help = "Examples:\n  caudal publish flights flights.ndjson\n  echo '{\"message\":\"hola\"}' | caudal publish data-ingestion-topic -"
+)]
 pub(crate) struct PublishArgs {
     pub(crate) topic: String,
     /// The file to send; - is standard input
@@ -144,7 +149,9 @@ pub(crate) enum OutputFormat {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson")]
+#[command(
+    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson"
+)]
 pub(crate) struct QueryArgs {
     pub(crate) table: String,
     /// select=…, order=…, limit=…, offset=…, or <column>=<operator>.<value>

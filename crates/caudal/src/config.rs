@@ -56,7 +56,11 @@ fn load_from(file: Option<&Path>, environment: impl Iterator<Item = (String, Str
     }
     let base = file.as_deref().and_then(Path::parent).map(Path::to_owned).unwrap_or_default();
     let mut loaded = Loaded { settings, file, base };
-    loaded.settings.topics.entry(COMPAT_TOPIC.to_owned()).or_insert_with(|| Topic { row_number: true, ..Topic::default() });
+    loaded
+        .settings
+        .topics
+        .entry(COMPAT_TOPIC.to_owned())
+        .or_insert_with(|| Topic { row_number: true, ..Topic::default() });
     Ok(loaded)
 }
 
@@ -96,7 +100,8 @@ fn check_names(merged: &Table) -> Result<()> {
     for (topic, section) in merged.get("topics").and_then(Value::as_table).into_iter().flatten() {
         TopicName::parse(topic).with_context(|| format!("topic {topic:?}"))?;
         let Some(section) = section.as_table() else { bail!("topics.{topic} must be a section") };
-        let names = ["schema", "unknown_fields", "key", "row_number"].map(|name| (name.to_owned(), Value::Boolean(true)));
+        let names =
+            ["schema", "unknown_fields", "key", "row_number"].map(|name| (name.to_owned(), Value::Boolean(true)));
         check_level(section, &Table::from_iter(names), &format!("topics.{topic}."))?;
     }
     Ok(())

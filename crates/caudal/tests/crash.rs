@@ -2,6 +2,8 @@
 //!
 //! `CAUDAL_SOAK=200` kills that often for each store and mode instead of 10 times; `CAUDAL_SEED=n` repeats a run's choices.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;

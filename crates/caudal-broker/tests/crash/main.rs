@@ -1,5 +1,7 @@
 //! Kills a real process at every step of the log's life, takes away what was not synced, and asks the oracle.
 //! Needs the feature `failpoints`.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 #![cfg(feature = "failpoints")]
 
 mod child;

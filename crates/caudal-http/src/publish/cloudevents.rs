@@ -22,7 +22,10 @@ pub(crate) fn binary(headers: &HeaderMap, body: Bytes) -> Result<Record, Rejecti
     for (name, value) in headers {
         let Some(attribute) = name.as_str().strip_prefix("ce-") else { continue };
         if attribute == "datacontenttype" {
-            return Err(bad("", "in binary mode the Content-Type is the datacontenttype; leave ce-datacontenttype out"));
+            return Err(bad(
+                "",
+                "in binary mode the Content-Type is the datacontenttype; leave ce-datacontenttype out",
+            ));
         }
         let text = header_text(value.as_bytes())
             .ok_or_else(|| bad("", format!("ce-{attribute} is not percent-encoded UTF-8")))?;

@@ -33,10 +33,14 @@ impl Format {
         let format = match media {
             "application/cloudevents-batch+json" => Self::EventBatch,
             "application/cloudevents+json" => Self::EventStructured,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => Self::Ndjson,
+            "application/x-ndjson" | "application/ndjson" | "application/jsonl" | "application/x-jsonlines" => {
+                Self::Ndjson
+            }
             "text/csv" => Self::Csv,
             "application/json" => Self::Json,
-            _ if media.starts_with("application/") && media.ends_with("+json") && !media.contains("cloudevents") => Self::Json,
+            _ if media.starts_with("application/") && media.ends_with("+json") && !media.contains("cloudevents") => {
+                Self::Json
+            }
             _ => {
                 let detail = format!("{:?} is not taken here; {TAKEN}", excerpt(media));
                 return Err(Problem::unsupported_media_type(detail));

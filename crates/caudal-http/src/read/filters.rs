@@ -47,8 +47,8 @@ fn term_of_logic(table: &Table, term: &str, depth: usize) -> Result<Filter, Prob
         }
     }
     // A column's own name may hold dots: take the longest one that the table has.
-    let dots = term.match_indices('.').map(|(i, _)| i);
-    let split = dots.filter(|i| table.column(term[..*i].trim_matches('"')).is_some()).last();
+    let mut dots = term.match_indices('.').map(|(i, _)| i);
+    let split = dots.rfind(|i| table.column(term[..*i].trim_matches('"')).is_some());
     let Some(at) = split else {
         let name = term.split('.').next().unwrap_or(term);
         return Err(unknown_column(table, name));

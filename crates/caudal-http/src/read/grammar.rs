@@ -73,7 +73,10 @@ fn select(table: &Table, value: &str) -> Result<Vec<Selected>, Problem> {
             continue;
         }
         if item.contains(['(', ')']) || item.contains("::") || item.contains("->") {
-            return Err(bad_filter(format!("{:?}: embedding, aggregates, casts and json paths are not offered", excerpt(item))));
+            return Err(bad_filter(format!(
+                "{:?}: embedding, aggregates, casts and json paths are not offered",
+                excerpt(item)
+            )));
         }
         let (alias, name) = match item.split_once(':') {
             Some((alias, name)) => (Some(alias.trim_matches('"')), name),

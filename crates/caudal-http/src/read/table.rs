@@ -28,13 +28,7 @@ pub(crate) async fn table(
     answer.unwrap_or_else(|problem| problem.for_postgrest().into_response())
 }
 
-async fn answer(
-    app: &App,
-    method: &Method,
-    name: &str,
-    query: &str,
-    headers: &HeaderMap,
-) -> Result<Response, Problem> {
+async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
     let Some(table) = app.engine.table(name) else {
         let known = app.engine.topics.names().chain([app.engine.dead_letters.name.as_str()]);
         let detail = format!("table {:?} does not exist; {}", excerpt(name), choices(name, known));
@@ -143,18 +137,17 @@ fn singular(renderer: Renderer, first: Option<&RowBatch>) -> Result<Response, Pr
             Ok(Bytes::from(out).into_response())
         }
         _ => {
-            let detail = format!("one row was asked for as an object, but the filters match {}", if rows == 0 { "none" } else { "more" });
-            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "PGRST116", detail))
+            let detail = format!(
+                "one row was asked for as an object, but the filters match {}",
+                if rows == 0 { "none" } else { "more" }
+            );
+            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_one_row", detail))
         }
     }
 }
 
 /// A failure on the way ends the connection without the closing chunk, so a client can tell a cut answer from a whole one.
-fn stream(
-    renderer: Renderer,
-    first: Option<RowBatch>,
-    rest: BoxStream<'static, Result<RowBatch, StoreError>>,
-) -> Body {
+fn stream(renderer: Renderer, first: Option<RowBatch>, rest: BoxStream<'static, Result<RowBatch, StoreError>>) -> Body {
     let batches = futures_util::stream::iter(first.map(Ok)).chain(rest).map(Some);
     // `None` marks the end, where the closing bracket goes.
     let marked = batches.chain(futures_util::stream::iter([None]));

@@ -42,7 +42,6 @@ enum Way {
 }
 
 pub(super) async fn append(store: &PostgresStore, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
-
     let mut lease = store.writers.lease().await?;
     let mut way = if store.expects_duplicates(&batch) { Way::Careful } else { Way::Straight };
     let mut ordered = false;

@@ -133,7 +133,8 @@ pub async fn conflicts_by_each_policy(fx: Fixture) {
     let ids = ids(3);
     fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 1)]).into()).await.expect("append");
 
-    let reported = fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 9), (ids[1], 2)]).into()).await.expect("append");
+    let reported =
+        fx.store.append(batch(&table, OnBadRow::Report, &[(ids[0], 9), (ids[1], 2)]).into()).await.expect("append");
     let outcomes = reported.rows.expect("outcomes");
     let RowOutcome::Bad(rejection) = &outcomes[0] else { panic!("not a conflict: {outcomes:?}") };
     assert_eq!((rejection.code, rejection.pointer.as_str()), (Code::Conflict, "/n"));
@@ -274,5 +275,8 @@ pub async fn survives_more_conflicts_than_rows(fx: Fixture) {
     assert_eq!((appended.tally.dead, appended.tally.stored, appended.tally.unaccounted(0)), (50, 0, 0));
     assert_eq!(rows_in(&*fx.store, &table).await, 0);
     let good = [(Uuid::now_v7(), 1)];
-    assert_eq!(fx.store.append(batch(&table, OnBadRow::DeadLetter, &good).into()).await.expect("append").tally.stored, 1);
+    assert_eq!(
+        fx.store.append(batch(&table, OnBadRow::DeadLetter, &good).into()).await.expect("append").tally.stored,
+        1
+    );
 }

@@ -30,9 +30,9 @@ pub(crate) fn add_topics(settings: &mut Settings) {
 }
 
 /// Publishes the samples over HTTP, as anybody would.
-pub(crate) async fn load(url: &str) -> Result<()> {
+pub(crate) async fn load(url: &str, key: Option<String>) -> Result<()> {
     println!();
-    let client = Client::new(url, std::env::var("CAUDAL_KEY").ok())?;
+    let client = Client::new(url, key)?;
     for (topic, sample) in [("flights", FLIGHTS), ("payments", PAYMENTS)] {
         let lines: Vec<&str> = sample.lines().collect();
         let bar = progress(Some(lines.len() as u64), topic);
@@ -52,8 +52,8 @@ pub(crate) async fn load(url: &str) -> Result<()> {
 }
 
 /// Prints commands that work as they stand.
-pub(crate) async fn print_what_to_open(url: &str) -> Result<()> {
-    let client = Client::new(url, std::env::var("CAUDAL_KEY").ok())?;
+pub(crate) async fn print_what_to_open(url: &str, key: Option<String>) -> Result<()> {
+    let client = Client::new(url, key)?;
     let row = client.get("/rest/v1/flights?select=_id,carrier,flight&limit=1").await?.json()?;
     let id = row[0]["_id"].as_str().context("the sample flights are not there")?.to_owned();
     let out = format!(

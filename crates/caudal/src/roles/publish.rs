@@ -43,7 +43,9 @@ pub(crate) async fn run(args: PublishArgs) -> Result<ExitCode> {
     if let Some(object) = report.as_object_mut()
         && !args.server.json
     {
-        object.retain(|name, value| !(name.starts_with("records") && (value == 0 || value.as_array().is_some_and(Vec::is_empty))));
+        object.retain(|name, value| {
+            !(name.starts_with("records") && (value == 0 || value.as_array().is_some_and(Vec::is_empty)))
+        });
         object.remove("records_omitted");
     }
     let dead = report["dead"].as_u64().unwrap_or_default();

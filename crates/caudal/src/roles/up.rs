@@ -31,8 +31,8 @@ pub(crate) async fn run(args: UpArgs) -> Result<ExitCode> {
     println!("  broker  {}", loaded.settings.broker.url);
     println!("  topics  {}", topics.join(", "));
     if args.demo {
-        demo::load(&url).await?;
-        demo::print_what_to_open(&url).await?;
+        demo::load(&url, args.key.clone()).await?;
+        demo::print_what_to_open(&url, args.key).await?;
     } else {
         println!("\nOpen {url} or try\n  curl {url}/v1/topics");
     }
