@@ -45,7 +45,7 @@ pub(crate) async fn run(engine: Arc<Engine>, broker: Arc<dyn Broker>, topic: Arc
             }
             Err(Stop::Broker(error @ BrokerError::Fatal(_))) => {
                 tracing::error!(topic = %topic.name, %error, "the worker stops: the topic failed for good");
-                return;
+                return engine.fail(format!("topic {}: {error}", topic.name));
             }
             Err(error) => tracing::error!(topic = %topic.name, %error, "the worker failed and starts again"),
             Ok(()) => {}

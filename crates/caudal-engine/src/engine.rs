@@ -1,12 +1,13 @@
 //! The engine: topics, a store, perhaps a broker, and the tasks between them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use caudal_core::error::StoreError;
 use caudal_core::ports::{Broker, Store};
 use caudal_core::schema::Table;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -42,11 +43,12 @@ pub struct Engine {
     pub(crate) config: EngineConfig,
     pub(crate) waiters: Waiters,
     pub(crate) keys: KeysInFlight,
-    groups: Mutex<HashMap<String, Group>>,
     /// Dead letters as a table that readers see.
     pub dead_letters: Arc<Table>,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    /// Why a worker stopped for good, once one has.
+    failure: watch::Sender<Option<String>>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -69,10 +71,10 @@ impl Engine {
             config,
             waiters: Waiters::default(),
             keys: KeysInFlight::default(),
-            groups: Mutex::default(),
             dead_letters: Arc::new(Table::dead_letters()),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            failure: watch::Sender::new(None),
         })
     }
 
@@ -95,15 +97,28 @@ impl Engine {
         }
     }
 
+    /// Resolves, with the reason, when a worker stopped for good: its topic would go on acknowledging what nobody stores, so
+    /// the process must end with a failure.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.failure.subscribe();
+        match failure.wait_for(Option::is_some).await.map(|reason| reason.clone()) {
+            Ok(Some(reason)) => reason,
+            _ => std::future::pending().await,
+        }
+    }
+
+    pub(crate) fn fail(&self, reason: String) {
+        self.failure.send_replace(Some(reason));
+    }
+
     /// Cancelled when the engine drains.
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
 
-    /// Ends the workers after the batch each has in hand, and lets single messages under way finish.
+    /// Ends the workers after the batch each has in hand. Single messages under way finish with their requests.
     pub async fn drain(&self) {
         self.stopping.cancel();
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner).clear();
         self.tasks.close();
         self.tasks.wait().await;
     }
@@ -116,17 +131,12 @@ impl Engine {
         self.topics.get(name).map(|topic| topic.table())
     }
 
-    pub(crate) fn group(&self, topic: &Arc<Topic>) -> Result<Group, AcceptError> {
+    /// The topic's door for single messages; its lanes start with the first.
+    pub(crate) fn group<'a>(&self, topic: &'a Arc<Topic>) -> Result<&'a Group, AcceptError> {
         if self.stopping.is_cancelled() {
             return Err(AcceptError::Overloaded);
         }
-        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(group) = groups.get(topic.name.as_str()) {
-            return Ok(group.clone());
-        }
-        let group = Group::start(topic.clone(), self.store.clone(), self.config.store_patience);
-        groups.insert(topic.name.to_string(), group.clone());
-        Ok(group)
+        Ok(topic.group.get_or_init(|| Group::start(topic.clone(), self.store.clone(), self.config.store_patience)))
     }
 }
 

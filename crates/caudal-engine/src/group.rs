@@ -41,13 +41,13 @@ struct Waiting {
 }
 
 /// One topic's door to the store for single messages.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Group {
     queue: mpsc::Sender<Waiting>,
 }
 
 impl Group {
-    /// Starts the lanes; they end when every `Group` is dropped and what waited is in.
+    /// Starts the lanes; they live as long as the topic.
     pub(crate) fn start(topic: Arc<Topic>, store: Arc<dyn Store>, patience: Duration) -> Self {
         let (queue, waiting) = mpsc::channel(WAITING_MAX);
         let waiting = Arc::new(Mutex::new(waiting));

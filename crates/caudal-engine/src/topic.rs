@@ -1,7 +1,7 @@
 //! The topics this process serves, each with its current schema.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use caudal_core::encode::Encoder;
 use caudal_core::json_schema::{self, SchemaError};
@@ -11,6 +11,7 @@ use caudal_core::topic::TopicName;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::group::Group;
 use crate::metrics::TopicMetrics;
 
 /// A topic as configured.
@@ -37,6 +38,8 @@ pub struct Topic {
     /// Held while the table is being changed, so that one change runs at a time.
     pub(crate) evolving: tokio::sync::Mutex<()>,
     pub metrics: TopicMetrics,
+    /// Where single messages wait for a commit that they share.
+    pub(crate) group: OnceLock<Group>,
     /// Goes up with every commit; live tails wait on it.
     pub(crate) commits: watch::Sender<u64>,
 }
@@ -57,6 +60,7 @@ impl Topic {
             validator,
             evolving: Default::default(),
             metrics,
+            group: OnceLock::new(),
             commits,
         })
     }

@@ -1,13 +1,16 @@
 //! The table of routes.
 
+use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{self, Next};
 use axum::response::Response;
 use axum::routing::{get, post, put};
+use tower::{Layer, Service};
 
 use crate::problem::Problem;
 use crate::publish::{self, publish};
@@ -43,7 +46,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/docs/errors/{code}", get(operate::error_page))
         .route("/", get(console::page))
         .method_not_allowed_fallback(publish::method_not_allowed)
-        .layer(middleware::from_fn_with_state(app.clone(), measure))
+        .layer(MeasureLayer { app: app.clone() })
         .fallback(not_found)
         .with_state(app)
 }
@@ -64,11 +67,49 @@ async fn not_found() -> Problem {
 }
 
 /// Times each request under its route's pattern, so that ids and names do not become labels.
-async fn measure(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
-    let start = Instant::now();
-    let method = request.method().as_str().to_owned();
-    let response = next.run(request).await;
-    let route = path.as_ref().map_or("none", MatchedPath::as_str);
-    app.requests.observe(route, &method, response.status().as_u16(), start.elapsed().as_secs_f64());
-    response
+#[derive(Clone)]
+struct MeasureLayer {
+    app: Arc<App>,
+}
+
+/// A service of its own rather than `middleware::from_fn`, which clones the route and boxes twice for each request.
+#[derive(Clone)]
+struct Measure<S> {
+    inner: S,
+    app: Arc<App>,
+}
+
+impl<S> Layer<S> for MeasureLayer {
+    type Service = Measure<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Measure { inner, app: self.app.clone() }
+    }
+}
+
+impl<S> Service<Request> for Measure<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible, Future: Send + 'static>,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: Request) -> Self::Future {
+        let start = Instant::now();
+        let app = self.app.clone();
+        let path = request.extensions().get::<MatchedPath>().cloned();
+        let method = request.method().clone();
+        let answered = self.inner.call(request);
+        Box::pin(async move {
+            let response = answered.await?;
+            let route = path.as_ref().map_or("none", MatchedPath::as_str);
+            app.requests.observe(route, method.as_str(), response.status().as_u16(), start.elapsed().as_secs_f64());
+            Ok(response)
+        })
+    }
 }

@@ -39,28 +39,35 @@ enum Coding {
     Zstd(Box<ZstdDecoder<'static>>, bool),
 }
 
-impl BodyReader {
-    /// # Errors
-    /// `415` for a content coding other than one of gzip, zstd and identity.
-    pub(crate) fn new(body: Body, headers: &HeaderMap) -> Result<Self, Problem> {
+impl Coding {
+    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
-        let coding = codings.next().map_or("identity", |v| v.to_str().unwrap_or("?")).trim().to_ascii_lowercase();
+        let Some(coding) = codings.next() else { return Ok(Self::Identity) };
+        let coding = coding.to_str().unwrap_or("?").trim().to_ascii_lowercase();
         if codings.next().is_some() || coding.contains(',') {
             return Err(Problem::unsupported_media_type("a body has one content coding at most"));
         }
-        let coding = match coding.as_str() {
-            "identity" | "" => Coding::Identity,
-            "gzip" | "x-gzip" => Coding::Gzip(Some(Box::new(MultiGzDecoder::new(Vec::new())))),
+        Ok(match coding.as_str() {
+            "identity" | "" => Self::Identity,
+            "gzip" | "x-gzip" => Self::Gzip(Some(Box::new(MultiGzDecoder::new(Vec::new())))),
             "zstd" => match ZstdDecoder::new() {
-                Ok(decoder) => Coding::Zstd(Box::new(decoder), true),
+                Ok(decoder) => Self::Zstd(Box::new(decoder), true),
                 Err(_) => return Err(Problem::overloaded()),
             },
             other => {
                 let detail = format!("content coding {:?} is not taken; send gzip, zstd or none", excerpt(other));
                 return Err(Problem::unsupported_media_type(detail));
             }
-        };
+        })
+    }
+}
+
+impl BodyReader {
+    /// # Errors
+    /// `415` for a content coding other than one of gzip, zstd and identity.
+    pub(crate) fn new(body: Body, headers: &HeaderMap) -> Result<Self, Problem> {
         let declared = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let coding = Coding::of(headers)?;
         let stream = body.into_data_stream();
         Ok(Self { stream, coding, pending: Bytes::new(), declared, bytes_in: 0, bytes_out: 0, ended: false })
     }

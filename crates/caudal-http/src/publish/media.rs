@@ -24,6 +24,9 @@ impl Format {
         let Some(value) = headers.get(header::CONTENT_TYPE) else {
             return Err(Problem::unsupported_media_type(format!("the request has no Content-Type; {TAKEN}")));
         };
+        if value.as_bytes() == b"application/json" && !headers.contains_key("ce-specversion") {
+            return Ok(Self::Json);
+        }
         let text = value.to_str().unwrap_or_default().to_ascii_lowercase();
         let (media, parameters) = text.split_once(';').unwrap_or((&text, ""));
         if !charset_is_utf8(parameters) {

@@ -143,7 +143,14 @@ impl Running {
     /// Serves until SIGINT or SIGTERM, then drains; or until a part fails for good, then ends at once with a failure.
     pub(crate) async fn until_signal(self) -> Result<ExitCode> {
         let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
-        let failed = self.composed.failed();
+        let broker_failed = self.composed.failed();
+        let engine = self.engine.clone();
+        let failed = async {
+            tokio::select! {
+                reason = broker_failed => reason,
+                reason = engine.failed() => reason,
+            }
+        };
         let setup = self.setup;
         tokio::select! {
             _ = tokio::signal::ctrl_c() => {}
