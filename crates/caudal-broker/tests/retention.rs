@@ -23,10 +23,18 @@ async fn open(dir: &Path, config: EmbeddedConfig) -> EmbeddedBroker {
     EmbeddedBroker::open(dir, config).await.expect("it opens")
 }
 
+/// The topic once its sweeps have come to rest: each segment that goes costs an fsync, which a busy disk draws out.
 async fn state(broker: &EmbeddedBroker) -> TopicState {
-    // Several sweeps.
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    broker.topic_state(&topic("t")).await.expect("the topic is known")
+    let now = async || broker.topic_state(&topic("t")).await.expect("the topic is known");
+    let mut seen = now().await;
+    let mut unchanged = 0;
+    while unchanged < 20 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let next = now().await;
+        unchanged = if next == seen { unchanged + 1 } else { 0 };
+        seen = next;
+    }
+    seen
 }
 
 async fn filled(broker: &EmbeddedBroker) -> (Box<dyn Subscription>, Box<dyn Subscription>) {

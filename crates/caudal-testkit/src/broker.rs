@@ -3,7 +3,7 @@
 //! A broker's own test file names a function that makes a [`Harness`] and lets [`broker_conformance!`](crate::broker_conformance)
 //! write one test a rule:
 //!
-//! ```ignore
+//! ```text
 //! caudal_testkit::broker_conformance!(harness);
 //! ```
 

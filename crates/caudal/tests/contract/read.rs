@@ -130,7 +130,9 @@ pub(crate) async fn singular_and_counts(cx: Arc<Context>) {
     assert_eq!((one.status, one.json()), (200, json!({ "n": 3 })));
     for query in ["n=eq.77", "n=gt.1"] {
         let none = cx.api.send("GET", &format!("/rest/v1/table?{query}"), &object, "").await.unwrap();
-        assert_eq!((none.status, none.code().as_str()), (406, "PGRST116"), "{query}");
+        assert_eq!((none.status, none.code().as_str()), (406, "not_one_row"), "{query}");
+        // What PostgREST's clients look at.
+        assert_eq!(none.json()["code"], "PGRST116", "{query}");
     }
     let count = [("prefer", "count=exact")];
     let part = cx.api.send("GET", "/rest/v1/table?n=gt.1&order=n&limit=2&offset=1", &count, "").await.unwrap();
