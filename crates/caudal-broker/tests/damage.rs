@@ -212,7 +212,10 @@ async fn damage_that_synced_does_not_cover_is_still_damage_when_frames_follow() 
     let before_first = {
         let broker = open(dir.path()).await.expect("it opens");
         broker.subscribe(&topic("t"), "store").await.expect("it makes the topic");
-        fs::read(synced(dir.path())).expect("SYNCED is there")
+        let synced = fs::read(synced(dir.path())).expect("SYNCED is there");
+        // The writer's thread lets go of the directory when it ends; only `close` waits for that.
+        broker.close().await.expect("close works");
+        synced
     };
     log_of(dir.path(), 4).await;
     let file = segment(dir.path(), 0);
