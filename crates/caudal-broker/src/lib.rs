@@ -3,3 +3,21 @@
 
 #[cfg(feature = "embedded")]
 pub mod embedded;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+#[cfg(feature = "nats")]
+pub mod nats;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
+#[cfg(feature = "redis")]
+pub mod redis;
+#[cfg(feature = "sqs")]
+pub mod sqs;
+
+#[cfg(feature = "remote")]
+mod remote;
+#[cfg(feature = "remote")]
+mod wire;
+
+#[cfg(feature = "remote")]
+pub use remote::{Place, RemoteConfig};

@@ -57,6 +57,15 @@ pub enum BrokerError {
     Full(#[source] Cause),
     #[error("topic {0} does not exist in the broker")]
     UnknownTopic(String),
+    /// The broker refuses: credentials, a permission, a queue of another make. Somebody must act; the text says how.
+    #[error("{0}")]
+    Setup(String),
+    /// The message is larger than the broker takes, or is refused for what it is. The same message fails again.
+    #[error("the broker does not take this message: {0}")]
+    Refused(String),
+    /// The store could not say where the subscription stands.
+    #[error("the subscription's position is not known: {0}")]
+    Position(#[from] StoreError),
     /// Damage, or a failed fsync: nothing may be acknowledged any more and the process must end (`ARCHITECTURE.md`, Promises).
     #[error("the broker failed for good: {0}")]
     Fatal(#[source] Cause),

@@ -8,6 +8,7 @@
 //! * [`encode`] checks the scanned record against them and writes it as one row of a [`row::RowBatch`];
 //! * [`ports`] hands that batch to a store, and [`outcome`] says how each record ended.
 
+pub mod cloud_events;
 pub mod dead_letter;
 pub mod encode;
 pub mod error;

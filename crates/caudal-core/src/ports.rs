@@ -3,6 +3,7 @@
 //! A store is anything that passes `caudal_testkit::store`'s conformance suite; a broker, `caudal_testkit::broker`'s.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use uuid::Uuid;
 
 use crate::dead_letter::{DeadLetter, KeptDeadLetter};
 use crate::error::{BrokerError, StoreError};
-use crate::message::{Delivery, Message, Position};
+use crate::message::{Delivery, Durability, Marks, Message, Position};
 use crate::outcome::{RowOutcome, Tally};
 use crate::plan::ReadPlan;
 use crate::row::{RowBatch, field};
@@ -44,7 +45,8 @@ pub struct AppendBatch {
     pub on_bad_row: OnBadRow,
     /// Messages that are known to be bad before the store sees them.
     pub dead: Vec<DeadLetter>,
-    pub position: Option<Position>,
+    /// At most one a lane.
+    pub positions: Vec<Position>,
     /// Envelopes rejected back to their producer with nothing kept; only counted.
     pub rejected: u64,
     /// The dead letter that these rows repair: settled in the same commit unless a row is bad.
@@ -68,7 +70,7 @@ impl AppendBatch {
             bodies: Vec::new(),
             on_bad_row,
             dead: Vec::new(),
-            position: None,
+            positions: Vec::new(),
             rejected: 0,
             redrives: None,
             drift: Vec::new(),
@@ -135,13 +137,8 @@ pub trait Append: Send + Sync {
     /// count after the first. Shared, because a caller keeps the batch to repeat it and to tell its producers.
     async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError>;
 
-    /// Where a subscription stands: the offset to read next, or `None` before its first commit in this incarnation.
-    async fn position(
-        &self,
-        topic: &TopicName,
-        subscription: &str,
-        incarnation: Uuid,
-    ) -> Result<Option<u64>, StoreError>;
+    /// Where a subscription stands in a lane: the offset to read next, or `None` before its first commit there.
+    async fn position(&self, topic: &TopicName, subscription: &str, lane: Uuid) -> Result<Option<u64>, StoreError>;
 }
 
 /// Tables: called on start and by schema evolution.
@@ -223,44 +220,84 @@ pub trait Publish: Send + Sync {
 /// A broker that Caudal can subscribe to.
 #[async_trait]
 pub trait Broker: Publish {
-    /// Opens a subscription at `from`: the offset that the store holds for it, or the topic's start.
-    async fn subscribe(&self, topic: &TopicName, subscription: &str) -> Result<Box<dyn Subscription>, BrokerError>;
+    /// Opens a subscription, making it and the topic if the broker lets us. A broker that numbers its messages goes on where
+    /// `positions` says, or at the topic's start; any other goes on with what is not settled.
+    async fn subscribe(
+        &self,
+        topic: &TopicName,
+        subscription: &str,
+        positions: Arc<dyn Positions>,
+    ) -> Result<Box<dyn Subscription>, BrokerError>;
 
-    /// A topic's numbers, for accounting and receipts.
-    async fn topic_state(&self, topic: &TopicName) -> Result<TopicState, BrokerError>;
+    /// A topic's numbers as one subscription sees them, for accounting and receipts.
+    async fn topic_state(&self, topic: &TopicName, subscription: &str) -> Result<TopicState, BrokerError>;
 
-    /// Looks for a message that is at or after offset `from`. Slow: reads the backlog.
-    async fn find(&self, topic: &TopicName, from: u64, id: Uuid) -> Result<Option<Message>, BrokerError>;
+    /// Looks for a message that is not settled yet: at or after `positions`. Slow: reads the backlog. `None` also from a
+    /// broker that cannot be searched.
+    async fn find(
+        &self,
+        topic: &TopicName,
+        positions: &dyn Positions,
+        id: Uuid,
+    ) -> Result<Option<Message>, BrokerError>;
 
-    /// Finishes what is under way and releases the broker's files or connections.
+    /// Asks the broker who it is and what its confirmation of a publish is worth.
+    async fn probe(&self, topics: &[TopicName]) -> Result<Probe, BrokerError>;
+
+    /// Finishes what is under way and releases the broker's files or connections. Publishing and receiving fail afterwards.
     async fn close(&self) -> Result<(), BrokerError>;
 }
 
-/// A broker's view of one topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct TopicState {
-    pub incarnation: Uuid,
-    /// The oldest offset still kept.
-    pub first: u64,
-    /// The offset that the next message gets: how many were ever published.
-    pub next: u64,
-    /// Bytes kept on disk.
-    pub bytes: u64,
+/// Where the store says that a subscription stands.
+#[async_trait]
+pub trait Positions: Send + Sync {
+    /// The offset to read next in a lane; `None` before the first commit there.
+    async fn position(&self, lane: Uuid) -> Result<Option<u64>, StoreError>;
 }
 
-/// One group's durable interest in a topic. Used by one task at a time.
+/// What a broker said about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probe {
+    /// Product and version.
+    pub product: String,
+    pub durability: Durability,
+    /// Why it is that class, setting by setting, one sentence each; and what would make it better.
+    pub reasons: Vec<String>,
+}
+
+/// A broker's view of one topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TopicState {
+    /// For brokers that number their messages: each lane.
+    pub lanes: Vec<LaneState>,
+    /// For brokers that remember what is settled: how many messages wait or are out for delivery, as far as it tells.
+    pub waiting: Option<u64>,
+    /// Bytes that the broker keeps, as far as it tells.
+    pub bytes: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LaneState {
+    /// Names the lane for good: another life of the topic has other lanes.
+    pub lane: Uuid,
+    /// The oldest offset still kept.
+    pub first: u64,
+    /// The offset that the next message gets.
+    pub next: u64,
+}
+
+/// One group's durable interest in a topic. Used by one task at a time. Dropping it gives back, soon, what is not settled.
 #[async_trait]
 pub trait Subscription: Send {
-    /// Which life of the topic this reads.
-    fn incarnation(&self) -> Uuid;
-
-    /// Goes to an offset. An offset that is no longer kept is an error that names the gap.
-    async fn seek(&mut self, offset: u64) -> Result<(), BrokerError>;
-
     /// Waits for at least one message and returns what is there, in order, within both bounds (the first message is returned
-    /// whatever its size). Cancel-safe.
+    /// whatever its size). Cancel-safe. While deliveries are not settled the adapter keeps them from being handed to others
+    /// for as long as the broker allows.
     async fn receive(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, BrokerError>;
 
-    /// Settles everything before `offset`. Called after the store's commit; lets retention drop it.
-    async fn ack(&mut self, offset: u64) -> Result<(), BrokerError>;
+    /// Settles deliveries for good. Called after the store's commit. Settling again what is settled changes nothing.
+    async fn ack(&mut self, settled: &Marks) -> Result<(), BrokerError>;
+
+    /// Gives deliveries back; they come again, not before `after` as far as the broker can wait. A broker whose positions the
+    /// store holds goes back to the first of them.
+    async fn nack(&mut self, unsettled: &Marks, after: Duration) -> Result<(), BrokerError>;
 }

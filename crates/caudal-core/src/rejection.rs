@@ -25,11 +25,12 @@ pub enum Code {
     MalformedEvent,
     Conflict,
     Refused,
+    Poison,
 }
 
 impl Code {
     /// Every code, for the tests that hold the pages under `docs/errors/` to this list.
-    pub const ALL: [Code; 18] = [
+    pub const ALL: [Code; 19] = [
         Code::EmptyBody,
         Code::MalformedJson,
         Code::InvalidUtf8,
@@ -48,6 +49,7 @@ impl Code {
         Code::MalformedEvent,
         Code::Conflict,
         Code::Refused,
+        Code::Poison,
     ];
 
     pub fn name(self) -> &'static str {
@@ -70,6 +72,7 @@ impl Code {
             Code::MalformedEvent => "malformed_event",
             Code::Conflict => "conflict",
             Code::Refused => "refused",
+            Code::Poison => "poison",
         }
     }
 

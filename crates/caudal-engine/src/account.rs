@@ -18,7 +18,8 @@ pub struct Reconciliation {
     pub process: Tally,
     /// Between accept and outcome in this process now.
     pub in_flight: u64,
-    /// Messages ever published to the topic, and how many of them are settled; absent without a broker.
+    /// Messages ever published to the topic, and how many of them are settled; absent without a broker that
+    /// numbers its messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub published: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -37,6 +38,7 @@ impl Engine {
     pub async fn reconcile(&self, topic: &Topic, count_rows: bool) -> Result<Reconciliation, AcceptError> {
         let (process, in_flight) = topic.metrics.tally();
         let progress = self.progress(topic).await?;
+        let numbered = progress.and_then(|p| p.numbered);
         let durable = self.store.tally(&topic.name).await?;
         let rows = match count_rows {
             true => Some(self.store.count(&ReadPlan::all(topic.table())).await?),
@@ -53,9 +55,9 @@ impl Engine {
             durable,
             process,
             in_flight,
-            published: progress.map(|p| p.published),
-            position: progress.map(|p| p.position),
-            backlog: progress.map(|p| p.backlog()),
+            published: numbered.map(|n| n.published),
+            position: numbered.map(|n| n.position),
+            backlog: progress.and_then(|p| p.backlog),
             rows,
             unaccounted,
         })

@@ -36,7 +36,8 @@ pub struct Record {
 /// The identity of a record that came through a broker.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {
-    pub(crate) id: Uuid,
+    /// `None` for a message that Caudal did not accept: its key decides.
+    pub(crate) id: Option<Uuid>,
     pub(crate) published_at: Instant,
 }
 
@@ -77,7 +78,7 @@ impl Building {
     /// Takes one record. A bad one becomes a dead letter of this batch, and its rejection is returned as well.
     pub(crate) fn push(&mut self, topic: &Topic, record: Record, arrived: Option<Arrived>) -> Result<(), Rejection> {
         let published_at = arrived.as_ref().map_or_else(clock::now, |a| a.published_at);
-        let id = arrived.map(|a| a.id);
+        let id = arrived.and_then(|a| a.id);
         self.bytes += record.body.len() + 64;
         match self.encode(topic, &record, id, published_at) {
             Ok(()) => {

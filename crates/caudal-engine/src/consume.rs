@@ -3,14 +3,18 @@
 //! The position commits with the rows, so a crash anywhere repeats at most work that left no trace. While one batch
 //! commits, the next is received and encoded.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use caudal_core::error::{BrokerError, StoreError};
 use caudal_core::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
-use caudal_core::message::{Delivery, Position};
+use caudal_core::message::{Delivery, Gap, Marks, Origin, Position, Step};
 use caudal_core::outcome::RowOutcome;
-use caudal_core::ports::{AppendBatch, Appended, Broker, OnBadRow, Subscription};
+use caudal_core::ports::{AppendBatch, Appended, Broker, OnBadRow, Positions, Store, Subscription};
+use caudal_core::rejection::{Code, Rejection};
+use caudal_core::topic::TopicName;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -20,21 +24,23 @@ use crate::settle;
 use crate::topic::Topic;
 
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
+/// Hand-overs after which a message is no longer taken together with others, so that only the one at fault is blamed.
+const ALONE_AFTER: u32 = 3;
 
 /// Why one run of the worker ended.
 #[derive(Debug, thiserror::Error)]
 enum Stop {
     #[error("draining")]
     Draining,
-    #[error("the topic went from offset {from} to a batch that ends at {next}: messages in between are missing")]
-    Gap { from: u64, next: u64 },
+    #[error(transparent)]
+    Gap(#[from] Gap),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
     Broker(#[from] BrokerError),
 }
 
-/// Consumes one topic until the process drains; starts again from the committed position after any failure.
+/// Consumes one topic until the process drains; starts again from what is not settled after any failure.
 pub(crate) async fn run(engine: Arc<Engine>, broker: Arc<dyn Broker>, topic: Arc<Topic>, stopping: CancellationToken) {
     loop {
         let worker = Worker { engine: &engine, broker: &*broker, topic: &topic, stopping: &stopping };
@@ -64,39 +70,57 @@ struct Worker<'a> {
     stopping: &'a CancellationToken,
 }
 
-/// A batch that is ready to be sealed and committed.
+/// A batch that is ready to be sealed and committed, and the deliveries that it settles.
 struct Ready {
     building: Building,
-    position: Position,
-    next: u64,
+    marks: Marks,
+}
+
+/// A subscription and what came from it that no batch holds yet.
+struct Inbox {
+    subscription: Box<dyn Subscription>,
+    waiting: VecDeque<Delivery>,
 }
 
 impl Worker<'_> {
     async fn consume(&self) -> Result<(), Stop> {
-        let subscription_name = &self.engine.config.subscription;
-        let mut subscription = self.broker.subscribe(&self.topic.name, subscription_name).await?;
-        let mut from = self.start(subscription.incarnation()).await?;
-        subscription.seek(from).await?;
-        // Tells the broker what was committed before, so that its retention can go on.
-        subscription.ack(from).await?;
-        let mut ready = self.next(&mut *subscription, from).await?;
+        let positions = Arc::new(Committed::of(self.engine, self.topic, self.stopping));
+        let name = &self.engine.config.subscription;
+        let subscription = self.broker.subscribe(&self.topic.name, name, positions).await?;
+        self.store_all(&mut Inbox { subscription, waiting: VecDeque::new() }).await
+    }
+
+    async fn store_all(&self, inbox: &mut Inbox) -> Result<(), Stop> {
+        let mut ready = self.next(inbox).await?;
         loop {
-            from = ready.next;
+            let marks = ready.marks;
             let mut batch = ready.building.seal(self.topic, &*self.engine.store).await?.batch;
-            batch.position = Some(ready.position);
+            batch.positions = self.positions(&marks);
             let batch = Arc::new(batch);
             let commit = self.commit(batch.clone());
-            let prepare = self.next(&mut *subscription, from);
+            let prepare = self.next(inbox);
             let (committed, prepared) = self.together(commit, prepare).await;
-            let appended = committed?;
-            self.tell(&batch, &appended);
-            let after = match prepared {
-                Some(prepared) => prepared,
-                None => self.next(&mut *subscription, from).await,
+            let appended = match committed {
+                Ok(appended) => appended,
+                Err(error) => {
+                    // Dropping the subscription gives them back too, but without the pause.
+                    let _ = inbox.subscription.nack(&marks, RESTART_PAUSE).await;
+                    return Err(error.into());
+                }
             };
-            subscription.ack(from).await?;
-            ready = after?;
+            self.tell(&batch, &appended);
+            inbox.subscription.ack(&marks).await?;
+            ready = match prepared {
+                Some(prepared) => prepared?,
+                None => self.next(inbox).await?,
+            };
         }
+    }
+
+    fn positions(&self, marks: &Marks) -> Vec<Position> {
+        let subscription = &self.engine.config.subscription;
+        let position = |s: &Step| Position { subscription: subscription.clone(), lane: s.lane, from: s.from, to: s.to };
+        marks.steps.iter().map(position).collect()
     }
 
     /// Runs a commit and the preparation of the next batch side by side. An idle topic must not hold back the word of a
@@ -115,35 +139,45 @@ impl Worker<'_> {
         }
     }
 
-    async fn start(&self, incarnation: Uuid) -> Result<u64, Stop> {
-        let name = &self.engine.config.subscription;
-        let committed = self.patiently(|| self.engine.store.position(&self.topic.name, name, incarnation)).await?;
-        match committed {
-            Some(offset) => Ok(offset),
-            None => Ok(self.broker.topic_state(&self.topic.name).await?.first),
-        }
-    }
-
     /// Receives and encodes one batch. Cancel-safe: once messages are received there is no further wait.
-    async fn next(&self, subscription: &mut dyn Subscription, from: u64) -> Result<Ready, Stop> {
-        let incarnation = subscription.incarnation();
-        let received = subscription.receive(BATCH_ROWS_MAX, BATCH_BYTES_MAX);
-        let deliveries = tokio::select! {
-            deliveries = received => deliveries?,
-            () = self.stopping.cancelled() => return Err(Stop::Draining),
-        };
-        let next = deliveries.last().map_or(from, |d| d.next);
-        if deliveries.first().is_none_or(|first| first.next != from + 1) {
-            return Err(Stop::Gap { from, next });
+    async fn next(&self, inbox: &mut Inbox) -> Result<Ready, Stop> {
+        if inbox.waiting.is_empty() {
+            let received = inbox.subscription.receive(BATCH_ROWS_MAX, BATCH_BYTES_MAX);
+            inbox.waiting = tokio::select! {
+                deliveries = received => deliveries?.into(),
+                () = self.stopping.cancelled() => return Err(Stop::Draining),
+            };
         }
         let mut building = Building::new(self.topic, OnBadRow::DeadLetter);
-        for delivery in deliveries {
-            let (record, arrived) = open(delivery);
-            // The rejection is in the dead letter.
-            let _ = building.push(self.topic, record, Some(arrived));
+        let mut marks = Marks::default();
+        while let Some(delivery) = inbox.waiting.pop_front() {
+            let suspect = delivery.attempt > ALONE_AFTER;
+            if suspect && building.len() > 0 {
+                inbox.waiting.push_front(delivery);
+                break;
+            }
+            marks.add(delivery.mark)?;
+            self.take(&mut building, delivery);
+            if suspect {
+                break;
+            }
         }
-        let subscription = self.engine.config.subscription.clone();
-        Ok(Ready { building, position: Position { subscription, incarnation, from, to: next }, next })
+        Ok(Ready { building, marks })
+    }
+
+    fn take(&self, building: &mut Building, delivery: Delivery) {
+        if delivery.missing > 0 {
+            let missing = delivery.missing;
+            tracing::error!(topic = %self.topic.name, missing, "the broker dropped messages before they were read");
+            self.topic.metrics.missing(missing);
+        }
+        let poison = delivery.attempt > self.engine.config.deliveries_max;
+        let (mut record, arrived) = open(delivery);
+        if poison && record.fault.is_none() {
+            record.fault = Some(Rejection::whole(Code::Poison, POISON));
+        }
+        // The rejection is in the dead letter.
+        let _ = building.push(self.topic, record, Some(arrived));
     }
 
     async fn commit(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
@@ -175,22 +209,38 @@ impl Worker<'_> {
             waiters.tell(sent.id, &sent.body, sent.attributes.as_ref(), || RowOutcome::Bad(dead.rejection.clone()));
         }
     }
+}
 
-    /// Repeats a read while the store is away.
-    async fn patiently<T, F: Future<Output = Result<T, StoreError>>>(
-        &self,
-        mut read: impl FnMut() -> F,
-    ) -> Result<T, Stop> {
+const POISON: &str = "the broker handed this message over again and again and it was never settled; repair it or send it back";
+
+/// Where the store says that this worker's subscription stands; waits while the store is away.
+struct Committed {
+    store: Arc<dyn Store>,
+    topic: TopicName,
+    subscription: String,
+    stopping: CancellationToken,
+}
+
+impl Committed {
+    fn of(engine: &Engine, topic: &Topic, stopping: &CancellationToken) -> Self {
+        let (store, subscription) = (engine.store.clone(), engine.config.subscription.clone());
+        Self { store, topic: topic.name.clone(), subscription, stopping: stopping.clone() }
+    }
+}
+
+#[async_trait]
+impl Positions for Committed {
+    async fn position(&self, lane: Uuid) -> Result<Option<u64>, StoreError> {
         loop {
-            match read().await {
+            match self.store.position(&self.topic, &self.subscription, lane).await {
                 Err(error) if error.is_transient() => {
-                    tracing::warn!(topic = %self.topic.name, %error, "waiting for the store");
+                    tracing::warn!(topic = %self.topic, %error, "waiting for the store");
                     tokio::select! {
                         () = tokio::time::sleep(settle::jitter(RESTART_PAUSE)) => {}
-                        () = self.stopping.cancelled() => return Err(Stop::Draining),
+                        () = self.stopping.cancelled() => return Err(error),
                     }
                 }
-                done => return Ok(done?),
+                done => return done,
             }
         }
     }
@@ -198,46 +248,17 @@ impl Worker<'_> {
 
 fn open(delivery: Delivery) -> (Record, Arrived) {
     let message = delivery.message;
-    let arrived = Arrived { id: message.id, published_at: message.published_at };
+    let id = match delivery.origin {
+        Origin::Accepted => Some(message.id),
+        Origin::Foreign => None,
+    };
+    let arrived = Arrived { id, published_at: message.published_at };
     let record = Record {
         key: message.key,
         source: message.source.into(),
         attributes: message.attributes,
         body: message.body,
-        fault: None,
+        fault: delivery.fault,
     };
     (record, arrived)
-}
-
-/// A topic's place in its broker and in the store, for accounting and receipts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    pub published: u64,
-    pub position: u64,
-    pub incarnation: Uuid,
-    pub bytes: u64,
-}
-
-impl Progress {
-    pub fn backlog(&self) -> u64 {
-        self.published.saturating_sub(self.position)
-    }
-}
-
-impl Engine {
-    /// How far the store is behind the topic; `None` without a broker.
-    pub async fn progress(&self, topic: &Topic) -> Result<Option<Progress>, crate::AcceptError> {
-        let Some(broker) = &self.broker else { return Ok(None) };
-        let state = match broker.topic_state(&topic.name).await {
-            Ok(state) => state,
-            // Nothing was published yet.
-            Err(BrokerError::UnknownTopic(_)) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let committed = self.store.position(&topic.name, &self.config.subscription, state.incarnation).await?;
-        let position = committed.unwrap_or(state.first);
-        let progress = Progress { published: state.next, position, incarnation: state.incarnation, bytes: state.bytes };
-        topic.metrics.set_backlog(progress.backlog());
-        Ok(Some(progress))
-    }
 }

@@ -26,11 +26,14 @@ pub struct EngineConfig {
     pub store_patience: Duration,
     /// The name under which workers keep their position in each topic.
     pub subscription: String,
+    /// Hand-overs of one message after which it becomes a dead letter, where the broker counts them. Crashes count too, so
+    /// it is well above what an unlucky message meets.
+    pub deliveries_max: u32,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { store_patience: Duration::from_secs(3), subscription: "store".to_owned() }
+        Self { store_patience: Duration::from_secs(3), subscription: "store".to_owned(), deliveries_max: 20 }
     }
 }
 
@@ -109,6 +112,11 @@ impl Engine {
 
     pub(crate) fn fail(&self, reason: String) {
         self.failure.send_replace(Some(reason));
+    }
+
+    /// The name under which this process's workers read.
+    pub fn subscription(&self) -> &str {
+        &self.config.subscription
     }
 
     /// Cancelled when the engine drains.

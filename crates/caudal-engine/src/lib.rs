@@ -16,6 +16,7 @@ pub mod ingest;
 pub mod intake;
 pub mod metrics;
 mod plant;
+mod progress;
 pub mod receipt;
 pub mod redrive;
 mod settle;

@@ -36,6 +36,7 @@ pub struct Metrics {
     freshness: Family<TopicLabels, Histogram, fn() -> Histogram>,
     batch_rows: Family<TopicLabels, Histogram, fn() -> Histogram>,
     retries: Family<TopicLabels, Count>,
+    missing: Family<TopicLabels, Count>,
 }
 
 impl Metrics {
@@ -52,6 +53,7 @@ impl Metrics {
             freshness: Family::new_with_constructor(freshness),
             batch_rows: Family::new_with_constructor(rows),
             retries: Family::default(),
+            missing: Family::default(),
         };
         let m = &metrics;
         registry.register("caudal_accepted", "Envelopes taken in by this process", m.accepted.clone());
@@ -66,6 +68,11 @@ impl Metrics {
         registry.register("caudal_freshness_seconds", "Publish to queryable", m.freshness.clone());
         registry.register("caudal_append_rows", "Rows of one store transaction", m.batch_rows.clone());
         registry.register("caudal_append_retries", "Appends repeated after a transient failure", m.retries.clone());
+        registry.register(
+            "caudal_missing",
+            "Messages that the broker numbered and dropped before they were read",
+            m.missing.clone(),
+        );
         metrics
     }
 
@@ -86,6 +93,7 @@ impl Metrics {
             freshness: Arc::new(self.freshness.get_or_create(&labels).clone()),
             batch_rows: Arc::new(self.batch_rows.get_or_create(&labels).clone()),
             retries: self.retries.get_or_create(&labels).clone(),
+            missing: self.missing.get_or_create(&labels).clone(),
         }
     }
 }
@@ -104,6 +112,7 @@ pub struct TopicMetrics {
     freshness: Arc<Histogram>,
     batch_rows: Arc<Histogram>,
     retries: Count,
+    missing: Count,
 }
 
 impl TopicMetrics {
@@ -117,6 +126,10 @@ impl TopicMetrics {
     /// Counts `n` envelopes that were taken in and rejected at once.
     pub fn rejected(&self, n: u64) {
         self.accept(n).settle(Tally { rejected: n, ..Tally::default() });
+    }
+
+    pub(crate) fn missing(&self, messages: u64) {
+        self.missing.inc_by(messages);
     }
 
     pub(crate) fn retried(&self) {

@@ -1,6 +1,7 @@
 //! "Where is my message?"
 
 use caudal_core::dead_letter::{DeadLetterState, KeptDeadLetter};
+use caudal_core::error::BrokerError;
 use caudal_core::plan::{Comparison, Filter, ReadPlan, Scalar, Selected};
 use caudal_core::receipt::ReceiptState;
 use caudal_core::row::field;
@@ -11,6 +12,7 @@ use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::error::AcceptError;
+use crate::progress::Now;
 use crate::topic::Topic;
 
 /// Everything known about one transaction.
@@ -86,8 +88,11 @@ impl Engine {
     }
 
     async fn queued(&self, topic: &Topic, id: Uuid) -> Result<Option<Receipt>, AcceptError> {
-        let (Some(broker), Some(progress)) = (&self.broker, self.progress(topic).await?) else { return Ok(None) };
-        let found = broker.find(&topic.name, progress.position, id).await?;
+        let Some(broker) = &self.broker else { return Ok(None) };
+        let found = match broker.find(&topic.name, &Now { engine: self, topic }, id).await {
+            Err(BrokerError::UnknownTopic(_)) => None,
+            found => found?,
+        };
         Ok(found.map(|message| Receipt {
             transaction_id: id,
             topic: topic.name.to_string(),

@@ -43,7 +43,7 @@ impl Engine {
         let mut building = Building::new(topic, OnBadRow::Report);
         // With the topic's own key columns the repaired payload decides the identity anew; otherwise it keeps its own.
         let keeps_id = topic.encoder().schema.key.is_empty();
-        let arrived = keeps_id.then_some(Arrived { id: message.id, published_at: message.published_at });
+        let arrived = keeps_id.then_some(Arrived { id: Some(message.id), published_at: message.published_at });
         if let Err(rejection) = building.push(topic, record, arrived) {
             return self.still_bad(id, rejection).await;
         }

@@ -80,7 +80,7 @@ async fn checks(app: &App) -> Vec<(String, Value)> {
     let mut checks = vec![("store:responseTime".to_owned(), check(app.engine.store.ping()).await)];
     if let (Some(broker), Some(topic)) = (&app.engine.broker, app.engine.topics.iter().next()) {
         let asked = async {
-            match broker.topic_state(&topic.name).await {
+            match broker.topic_state(&topic.name, app.engine.subscription()).await {
                 // It answers; nothing was published yet.
                 Ok(_) | Err(BrokerError::UnknownTopic(_)) => Ok(()),
                 Err(error) => Err(error),

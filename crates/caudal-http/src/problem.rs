@@ -199,6 +199,10 @@ impl From<BrokerError> for Problem {
         match error {
             BrokerError::Full(_) => disk_full(&error),
             BrokerError::Unavailable(_) | BrokerError::UnknownTopic(_) => unavailable("broker_unavailable", &error),
+            BrokerError::Position(error) => error.into(),
+            // Only what an operator can change; the producer repeats it and sees it through then.
+            BrokerError::Setup(_) => unavailable("broker_unavailable", &error),
+            BrokerError::Refused(why) => Self::rejection(&Rejection::whole(Code::RecordTooLarge, why)),
             BrokerError::Fatal(_) => internal(&error),
         }
     }

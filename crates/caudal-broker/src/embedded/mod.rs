@@ -31,15 +31,16 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use caudal_core::error::BrokerError;
-use caudal_core::message::Message;
-use caudal_core::ports::{Broker, Publish, Subscription, TopicState};
+use caudal_core::message::{Durability, Message};
+use caudal_core::ports::{Broker, Positions, Probe, Publish, Subscription, TopicState};
 use caudal_core::topic::TopicName;
 use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use error::{Damage, Gap, OpenError};
 use lock::Lock;
-use reader::{LogSubscription, blocking};
+pub use reader::LogSubscription;
+use reader::blocking;
 pub use segment::Verify;
 use topic_log::{Failure, TopicLog};
 
@@ -146,6 +147,12 @@ impl EmbeddedBroker {
         blocking(move || Ok(inner.open_topic(&topic)?)).await
     }
 
+    /// Opens a subscription at the topic's start, making the topic if it is new.
+    pub async fn open_subscription(&self, topic: &TopicName, subscription: &str) -> Result<LogSubscription, BrokerError> {
+        let log = self.topic(topic).await?;
+        Ok(LogSubscription::new(log.shared.clone(), subscription))
+    }
+
     fn known(&self, topic: &TopicName) -> Result<Arc<TopicLog>, BrokerError> {
         self.inner.opened(topic).ok_or_else(|| BrokerError::UnknownTopic(topic.to_string()))
     }
@@ -218,18 +225,42 @@ impl Publish for EmbeddedBroker {
 
 #[async_trait]
 impl Broker for EmbeddedBroker {
-    async fn subscribe(&self, topic: &TopicName, subscription: &str) -> Result<Box<dyn Subscription>, BrokerError> {
-        let log = self.topic(topic).await?;
-        Ok(Box::new(LogSubscription::new(log.shared.clone(), subscription)))
+    async fn subscribe(
+        &self,
+        topic: &TopicName,
+        subscription: &str,
+        positions: Arc<dyn Positions>,
+    ) -> Result<Box<dyn Subscription>, BrokerError> {
+        let mut opened = self.open_subscription(topic, subscription).await?;
+        if let Some(offset) = positions.position(opened.incarnation()).await? {
+            opened.seek(offset).await?;
+            // Tells retention what was committed before.
+            opened.ack_to(offset)?;
+        }
+        Ok(Box::new(opened))
     }
 
-    async fn topic_state(&self, topic: &TopicName) -> Result<TopicState, BrokerError> {
+    async fn topic_state(&self, topic: &TopicName, _subscription: &str) -> Result<TopicState, BrokerError> {
         Ok(self.known(topic)?.shared.state())
     }
 
-    async fn find(&self, topic: &TopicName, from: u64, id: Uuid) -> Result<Option<Message>, BrokerError> {
+    async fn find(
+        &self,
+        topic: &TopicName,
+        positions: &dyn Positions,
+        id: Uuid,
+    ) -> Result<Option<Message>, BrokerError> {
         let log = self.known(topic)?;
+        let from = positions.position(log.shared.life.incarnation).await?.unwrap_or_else(|| log.shared.first());
         blocking(move || reader::find(&log.shared, from, id)).await
+    }
+
+    async fn probe(&self, _topics: &[TopicName]) -> Result<Probe, BrokerError> {
+        Ok(Probe {
+            product: "embedded log".to_owned(),
+            durability: Durability::Power,
+            reasons: vec!["every message is fsynced before it is acknowledged".to_owned()],
+        })
     }
 
     /// Writes what is queued, ends the writers and gives the directory back. Subscriptions read on to the end.

@@ -1,11 +1,12 @@
 //! Reading the log: only what is durable, every record verified.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use caudal_core::error::BrokerError;
-use caudal_core::message::{Delivery, Message};
+use caudal_core::message::{Delivery, Mark, Marks, Message, Origin, Step};
 use caudal_core::ports::Subscription;
 use tokio::sync::watch;
 use uuid::Uuid;
@@ -161,7 +162,8 @@ fn read(
             break;
         }
         let message = cursor.take(shared, |record, bytes| record.message(bytes))?;
-        deliveries.push(Delivery { message, next: cursor.next });
+        let mark = Mark::Position { lane: shared.life.incarnation, from: cursor.next - 1, to: cursor.next };
+        deliveries.push(Delivery::new(message, Origin::Accepted, mark));
     }
     Ok(deliveries)
 }
@@ -196,7 +198,7 @@ fn find_between(shared: &Shared, from: u64, until: u64, id: Uuid) -> Result<Opti
 
 /// One reader of one topic.
 #[derive(Debug)]
-pub(crate) struct LogSubscription {
+pub struct LogSubscription {
     shared: Arc<Shared>,
     name: String,
     /// Where it stands in the log; made on the first receive.
@@ -222,6 +224,35 @@ impl LogSubscription {
             _ => Ok(tail.next),
         }
     }
+
+    /// Which life of the topic this reads.
+    pub fn incarnation(&self) -> Uuid {
+        self.shared.life.incarnation
+    }
+
+    /// Goes to an offset. An offset that is no longer kept is an error that names the gap.
+    pub async fn seek(&mut self, offset: u64) -> Result<(), BrokerError> {
+        let shared = self.shared.clone();
+        let cursor = blocking(move || Ok(Cursor::seek(&shared, offset)?)).await?;
+        self.next = cursor.next;
+        self.cursor = Some(cursor);
+        Ok(())
+    }
+
+    /// Settles everything before `offset`, which lets retention drop it.
+    pub fn ack_to(&self, offset: u64) -> Result<(), BrokerError> {
+        let next = self.shared.next();
+        if offset > next {
+            return Err(BrokerError::fatal(Gap::Beyond { wanted: offset, next }));
+        }
+        self.shared.ack(&self.name, offset);
+        Ok(())
+    }
+
+    /// The only lane's step among the marks; tags and other lanes are not ours.
+    fn step(&self, marks: &Marks) -> Option<Step> {
+        marks.steps.iter().find(|step| step.lane == self.incarnation()).copied()
+    }
 }
 
 impl Drop for LogSubscription {
@@ -232,18 +263,6 @@ impl Drop for LogSubscription {
 
 #[async_trait]
 impl Subscription for LogSubscription {
-    fn incarnation(&self) -> Uuid {
-        self.shared.life.incarnation
-    }
-
-    async fn seek(&mut self, offset: u64) -> Result<(), BrokerError> {
-        let shared = self.shared.clone();
-        let cursor = blocking(move || Ok(Cursor::seek(&shared, offset)?)).await?;
-        self.next = cursor.next;
-        self.cursor = Some(cursor);
-        Ok(())
-    }
-
     async fn receive(&mut self, messages_max: usize, bytes_max: usize) -> Result<Vec<Delivery>, BrokerError> {
         let until = self.readable().await?;
         // The cursor is cloned and put back only when the read is done: a receive that is dropped half way loses nothing.
@@ -259,13 +278,15 @@ impl Subscription for LogSubscription {
         Ok(deliveries)
     }
 
-    async fn ack(&mut self, offset: u64) -> Result<(), BrokerError> {
-        let next = self.shared.next();
-        if offset > next {
-            return Err(BrokerError::fatal(Gap::Beyond { wanted: offset, next }));
+    async fn ack(&mut self, settled: &Marks) -> Result<(), BrokerError> {
+        self.step(settled).map_or(Ok(()), |step| self.ack_to(step.to))
+    }
+
+    async fn nack(&mut self, unsettled: &Marks, _after: Duration) -> Result<(), BrokerError> {
+        match self.step(unsettled) {
+            Some(step) => self.seek(step.from).await,
+            None => Ok(()),
         }
-        self.shared.ack(&self.name, offset);
-        Ok(())
     }
 }
 

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use caudal_core::error::BrokerError;
 use caudal_core::message::Message;
-use caudal_core::ports::TopicState;
+use caudal_core::ports::{LaneState, TopicState};
 use caudal_core::topic::TopicName;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -152,10 +152,9 @@ impl Shared {
     pub(crate) fn state(&self) -> TopicState {
         let next = self.next();
         self.with_segments(|segments| TopicState {
-            incarnation: self.life.incarnation,
-            first: segments[0].base,
-            next,
-            bytes: segments.iter().map(|segment| segment.end()).sum(),
+            lanes: vec![LaneState { lane: self.life.incarnation, first: segments[0].base, next }],
+            waiting: None,
+            bytes: Some(segments.iter().map(|segment| segment.end()).sum()),
         })
     }
 }

@@ -50,16 +50,18 @@ from unnest($2, $3, $4) as u(field, json_type, count) group by 2, 3 order by 2, 
 on conflict (topic, field, json_type) do update set
   count = d.count + excluded.count, last_seen = excluded.last_seen";
 
-/// Divides by zero when the position is not what the batch says, which fails the transaction although its COMMIT is already
+/// Divides by zero when a position is not what the batch says, which fails the transaction although its COMMIT is already
 /// on the way.
-const POSITION: &str = "
-with moved as (
+const POSITIONS: &str = "
+with wanted as (select * from unnest($2::text[], $3::uuid[], $4::int8[], $5::int8[]) as w(subscription, lane, was, is)),
+moved as (
   insert into _positions as p (topic, subscription, incarnation, position, updated_at)
-  values ($1, $2, $3, $5, now())
+  select $1, w.subscription, w.lane, w.is, now() from wanted w
   on conflict (topic, subscription, incarnation) do update
-    set position = excluded.position, updated_at = excluded.updated_at where p.position = $4
+    set position = excluded.position, updated_at = excluded.updated_at
+    where p.position = (select w.was from wanted w where w.lane = p.incarnation and w.subscription = p.subscription)
   returning 1)
-select 1 / count(*) from moved";
+select 1 / (count(*) = (select count(*) from wanted))::int from moved";
 
 const REDRIVEN: &str = "
 update _dead_letters set state = 'redriven', outcome = $2, settled_at = now(), attempts = attempts + 1
@@ -74,7 +76,7 @@ pub(super) struct Closing<'a> {
     dead: Option<DeadColumns>,
     ledger: Arc<Query>,
     drift: Option<Arc<Query>>,
-    position: Option<Arc<Query>>,
+    positions: Option<Arc<Query>>,
     redrive: Option<Arc<Query>>,
 }
 
@@ -97,24 +99,24 @@ impl<'a> Closing<'a> {
             true => None,
             false => Some(conn.prepare(DRIFT, &DRIFT_TYPES).await?),
         };
-        let position = match batch.position {
-            Some(_) => Some(conn.prepare(POSITION, &POSITION_TYPES).await?),
-            None => None,
+        let positions = match batch.positions.is_empty() {
+            true => None,
+            false => Some(conn.prepare(POSITIONS, &POSITIONS_TYPES).await?),
         };
         let redrive = match settled.redriven {
             Some(_) => Some(conn.prepare(REDRIVEN, &[Type::UUID, Type::TEXT]).await?),
             None => None,
         };
-        Ok(Self { batch, writer, counts, redriven: settled.redriven, dead, ledger, drift, position, redrive })
+        Ok(Self { batch, writer, counts, redriven: settled.redriven, dead, ledger, drift, positions, redrive })
     }
 
     /// Sends everything on the first poll, in order; returns how many dead letters were new. Any failure undoes the whole
     /// transaction.
     pub(super) async fn run(self, conn: &Conn) -> Result<u64, StoreError> {
-        let (dead, drift, position, redrive, committed) = join5(
+        let (dead, drift, positions, redrive, committed) = join5(
             self.keep_dead_and_count(conn),
             self.drift(conn),
-            self.position(conn),
+            self.positions(conn),
             self.redrive(conn),
             conn.client.batch_execute("commit"),
         )
@@ -122,7 +124,7 @@ impl<'a> Closing<'a> {
         // A broken connection fails all of them; what comes first in the transaction tells why.
         let dead = dead.map_err(store_error)?;
         drift.map_err(store_error)?;
-        position?;
+        positions?;
         redrive.map_err(store_error)?;
         committed.map_err(store_error)?;
         Ok(dead)
@@ -152,11 +154,14 @@ impl<'a> Closing<'a> {
         conn.execute(query, &[&self.batch.topic.as_str(), &fields, &types, &counts]).await
     }
 
-    async fn position(&self, conn: &Conn) -> Result<(), StoreError> {
-        let (Some(query), Some(p)) = (&self.position, &self.batch.position) else { return Ok(()) };
-        let (from, to) = (p.from as i64, p.to as i64);
-        let topic = self.batch.topic.as_str();
-        let moved = conn.query(query, &[&topic, &p.subscription, &p.incarnation, &from, &to]).await;
+    async fn positions(&self, conn: &Conn) -> Result<(), StoreError> {
+        let Some(query) = &self.positions else { return Ok(()) };
+        let positions = &self.batch.positions;
+        let subscriptions: Vec<&str> = positions.iter().map(|p| p.subscription.as_str()).collect();
+        let lanes: Vec<Uuid> = positions.iter().map(|p| p.lane).collect();
+        let was: Vec<i64> = positions.iter().map(|p| p.from as i64).collect();
+        let is: Vec<i64> = positions.iter().map(|p| p.to as i64).collect();
+        let moved = conn.query(query, &[&self.batch.topic.as_str(), &subscriptions, &lanes, &was, &is]).await;
         match moved {
             Ok(_) => Ok(()),
             Err(error) if error.code().is_some_and(|code| code.code() == "22012") => Err(StoreError::Fenced),
@@ -174,7 +179,8 @@ impl<'a> Closing<'a> {
 
 const LEDGER_TYPES: [Type; 7] = [Type::TEXT, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 const DRIFT_TYPES: [Type; 4] = [Type::TEXT, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY];
-const POSITION_TYPES: [Type; 5] = [Type::TEXT, Type::TEXT, Type::UUID, Type::INT8, Type::INT8];
+const POSITIONS_TYPES: [Type; 5] =
+    [Type::TEXT, Type::TEXT_ARRAY, Type::UUID_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY];
 
 fn dead_types() -> Vec<Type> {
     let mut types = LEDGER_TYPES[..6].to_vec();

@@ -96,9 +96,9 @@ impl Append for PostgresStore {
         &self,
         topic: &TopicName,
         subscription: &str,
-        incarnation: Uuid,
+        lane: Uuid,
     ) -> Result<Option<u64>, StoreError> {
-        self.position_of(topic, subscription, incarnation).await
+        self.position_of(topic, subscription, lane).await
     }
 }
 

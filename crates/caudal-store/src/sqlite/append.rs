@@ -1,6 +1,7 @@
 //! One batch inside the writer's transaction: each row is tried by itself, so a bad one is known at once.
 
 use caudal_core::error::StoreError;
+use caudal_core::message::Position;
 use caudal_core::outcome::{RowOutcome, Tally};
 use caudal_core::ports::{AppendBatch, Appended};
 use caudal_core::row::RowBatch;
@@ -176,15 +177,18 @@ fn drift(conn: &Connection, batch: &AppendBatch, now: Instant) -> rusqlite::Resu
 }
 
 fn position(conn: &Connection, batch: &AppendBatch, now: Instant) -> Result<(), StoreError> {
-    let Some(p) = &batch.position else { return Ok(()) };
+    batch.positions.iter().try_for_each(|position| moves(conn, batch, position, now))
+}
+
+fn moves(conn: &Connection, batch: &AppendBatch, p: &Position, now: Instant) -> Result<(), StoreError> {
     let sql = "insert into _positions (topic, subscription, incarnation, position, updated_at)
                values (?1, ?2, ?3, ?5, ?6)
                on conflict (topic, subscription, incarnation) do update
                  set position = excluded.position, updated_at = excluded.updated_at where position = ?4";
     let moved = conn.prepare_cached(sql).and_then(|mut statement| {
-        let incarnation = p.incarnation.to_string();
+        let lane = p.lane.to_string();
         let topic = batch.topic.as_str();
-        statement.execute(params![topic, p.subscription, incarnation, p.from as i64, p.to as i64, now.to_string()])
+        statement.execute(params![topic, p.subscription, lane, p.from as i64, p.to as i64, now.to_string()])
     });
     match moved.map_err(store_error)? {
         0 => Err(StoreError::Fenced),

@@ -98,9 +98,9 @@ impl Append for SqliteStore {
         &self,
         topic: &TopicName,
         subscription: &str,
-        incarnation: Uuid,
+        lane: Uuid,
     ) -> Result<Option<u64>, StoreError> {
-        self.position_of(topic, subscription, incarnation).await
+        self.position_of(topic, subscription, lane).await
     }
 }
 

@@ -197,7 +197,7 @@ pub async fn commits_positions_and_fences(fx: Fixture) {
     let (name, incarnation) = (topic("position"), Uuid::now_v7());
     let step = |from, to, n| {
         let mut batch = batch(&table, OnBadRow::DeadLetter, &[(Uuid::now_v7(), n)]);
-        batch.position = Some(Position { subscription: "s".into(), incarnation, from, to });
+        batch.positions = vec![Position { subscription: "s".into(), lane: incarnation, from, to }];
         batch
     };
     assert_eq!(fx.store.position(&name, "s", incarnation).await.expect("position"), None);
@@ -220,7 +220,7 @@ pub async fn aborts_whole(fx: Fixture) {
     (fx.refuse_negative)("abort".into(), "n".into()).await;
     let (name, incarnation, ids) = (topic("abort"), Uuid::now_v7(), ids(3));
     let mut batch = batch(&table, OnBadRow::Abort, &[(ids[0], 1), (ids[1], -5), (ids[2], 3)]);
-    batch.position = Some(Position { subscription: "s".into(), incarnation, from: 0, to: 3 });
+    batch.positions = vec![Position { subscription: "s".into(), lane: incarnation, from: 0, to: 3 }];
     let aborted = fx.store.append(batch.into()).await;
     let Err(StoreError::Aborted { row: 1, rejection }) = aborted else { panic!("not aborted: {aborted:?}") };
     assert_eq!(rejection.code, Code::Refused);
