@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use caudal_broker::embedded::{EmbeddedBroker, EmbeddedConfig, OpenError, Verify};
 use caudal_core::message::Message;
-use caudal_core::ports::Broker;
+use caudal_core::ports::{Broker, Publish, Subscription};
 use caudal_testkit::broker::{message, messages, receive, topic};
 
 const SEGMENT_BYTES: u64 = 4096;
@@ -19,19 +19,19 @@ fn config() -> EmbeddedConfig {
     EmbeddedConfig { segment_bytes: SEGMENT_BYTES, ..EmbeddedConfig::default() }
 }
 
-async fn open(dir: &Path) -> Result<Arc<dyn Broker>, OpenError> {
+async fn open(dir: &Path) -> Result<Arc<EmbeddedBroker>, OpenError> {
     Ok(Arc::new(EmbeddedBroker::open(dir, config()).await?))
 }
 
-async fn publish(broker: &dyn Broker, numbers: std::ops::Range<u64>) {
+async fn publish(broker: &EmbeddedBroker, numbers: std::ops::Range<u64>) {
     broker.publish(&topic("t"), messages(numbers)).await.expect("publish works");
 }
 
 /// Everything in the topic, in order.
-async fn all(broker: &dyn Broker) -> Vec<Message> {
-    let count = broker.topic_state(&topic("t")).await.expect("the topic is known").next;
-    let mut subscription = broker.subscribe(&topic("t"), "store").await.expect("subscribe works");
-    receive(&mut *subscription, count as usize).await.into_iter().map(|delivery| delivery.message).collect()
+async fn all(broker: &EmbeddedBroker) -> Vec<Message> {
+    let count = broker.log_state(&topic("t")).expect("the topic is known").next;
+    let mut subscription = broker.open_subscription(&topic("t"), "store").await.expect("subscribe works");
+    receive(&mut subscription, count as usize).await.into_iter().map(|delivery| delivery.message).collect()
 }
 
 fn segment(dir: &Path, base: u64) -> PathBuf {
@@ -142,8 +142,8 @@ async fn flip_every_byte(dir: &Path, file: &Path, until: u64, truth: &[Message])
 }
 
 /// Reads everything; what comes must be the truth, and an error must name the file. Says whether one came.
-async fn read_until_damage(broker: &dyn Broker, truth: &[Message], file: &Path) -> bool {
-    let mut subscription = broker.subscribe(&topic("t"), "store").await.expect("subscribe works");
+async fn read_until_damage(broker: &EmbeddedBroker, truth: &[Message], file: &Path) -> bool {
+    let mut subscription = broker.open_subscription(&topic("t"), "store").await.expect("subscribe works");
     let mut got = 0;
     while got < truth.len() {
         match subscription.receive(1, usize::MAX).await {
@@ -211,7 +211,7 @@ async fn damage_that_synced_does_not_cover_is_still_damage_when_frames_follow() 
     let dir = tempfile::tempdir().expect("a temporary directory");
     let before_first = {
         let broker = open(dir.path()).await.expect("it opens");
-        broker.subscribe(&topic("t"), "store").await.expect("it makes the topic");
+        broker.open_subscription(&topic("t"), "store").await.expect("it makes the topic");
         let synced = fs::read(synced(dir.path())).expect("SYNCED is there");
         // The writer's thread lets go of the directory when it ends; only `close` waits for that.
         broker.close().await.expect("close works");
@@ -242,7 +242,7 @@ async fn a_missing_file_is_refused_and_a_quarantine_frees_the_topic() {
     for number in 0..200 {
         publish(&*broker, number..number + 1).await;
     }
-    let incarnation = broker.topic_state(&topic("t")).await.expect("the topic is known").incarnation;
+    let incarnation = broker.log_state(&topic("t")).expect("the topic is known").incarnation;
     broker.close().await.expect("close works");
     let mut segments: Vec<_> = fs::read_dir(dir.path().join("t")).expect("the topic is there").collect();
     segments.retain(|entry| entry.as_ref().is_ok_and(|entry| entry.path().extension().is_some()));
@@ -262,7 +262,7 @@ async fn a_missing_file_is_refused_and_a_quarantine_frees_the_topic() {
     assert!(aside.join("META").exists());
     let broker = open(dir.path()).await.expect("the topic is free");
     publish(&*broker, 0..1).await;
-    let state = broker.topic_state(&topic("t")).await.expect("the topic is known");
+    let state = broker.log_state(&topic("t")).expect("the topic is known");
     assert_ne!(state.incarnation, incarnation);
     assert_eq!((state.first, state.next), (0, 1));
 }

@@ -33,7 +33,7 @@ async fn a_small_queue_makes_publishers_wait_and_takes_all() {
             let published = tokio::time::timeout(Duration::from_secs(30), publisher).await.expect("it does not hang");
             published.expect("the publisher ends").expect("publish works");
         }
-        assert_eq!(broker.topic_state(&topic("t")).await.expect("the topic is known").next, 500);
+        assert_eq!(broker.log_state(&topic("t")).expect("the topic is known").next, 500);
     }
 }
 
@@ -71,7 +71,7 @@ async fn closing_writes_what_waits() {
         }
     }
     let broker = open(&dir, 1_000_000, 10_000).await;
-    assert_eq!(broker.topic_state(&topic("t")).await.expect("the topic is known").next, published);
+    assert_eq!(broker.log_state(&topic("t")).expect("the topic is known").next, published);
 }
 
 #[tokio::test]

@@ -42,6 +42,7 @@ use lock::Lock;
 pub use reader::LogSubscription;
 use reader::blocking;
 pub use segment::Verify;
+pub use topic_log::LogState;
 use topic_log::{Failure, TopicLog};
 
 /// Bytes of records in one group commit.
@@ -153,6 +154,17 @@ impl EmbeddedBroker {
         Ok(LogSubscription::new(log.shared.clone(), subscription))
     }
 
+    /// The numbers of a topic that exists.
+    pub fn log_state(&self, topic: &TopicName) -> Result<LogState, BrokerError> {
+        Ok(self.known(topic)?.shared.state())
+    }
+
+    /// Looks for a message at or after an offset. Reads the log from there.
+    pub async fn find_from(&self, topic: &TopicName, from: u64, id: Uuid) -> Result<Option<Message>, BrokerError> {
+        let log = self.known(topic)?;
+        blocking(move || reader::find(&log.shared, from, id)).await
+    }
+
     fn known(&self, topic: &TopicName) -> Result<Arc<TopicLog>, BrokerError> {
         self.inner.opened(topic).ok_or_else(|| BrokerError::UnknownTopic(topic.to_string()))
     }
@@ -241,7 +253,7 @@ impl Broker for EmbeddedBroker {
     }
 
     async fn topic_state(&self, topic: &TopicName, _subscription: &str) -> Result<TopicState, BrokerError> {
-        Ok(self.known(topic)?.shared.state())
+        Ok(self.log_state(topic)?.into())
     }
 
     async fn find(
@@ -250,9 +262,9 @@ impl Broker for EmbeddedBroker {
         positions: &dyn Positions,
         id: Uuid,
     ) -> Result<Option<Message>, BrokerError> {
-        let log = self.known(topic)?;
-        let from = positions.position(log.shared.life.incarnation).await?.unwrap_or_else(|| log.shared.first());
-        blocking(move || reader::find(&log.shared, from, id)).await
+        let state = self.log_state(topic)?;
+        let from = positions.position(state.incarnation).await?.unwrap_or(state.first);
+        self.find_from(topic, from, id).await
     }
 
     async fn probe(&self, _topics: &[TopicName]) -> Result<Probe, BrokerError> {

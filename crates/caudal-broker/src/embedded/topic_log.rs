@@ -9,6 +9,7 @@ use std::thread::JoinHandle;
 use caudal_core::error::BrokerError;
 use caudal_core::message::Message;
 use caudal_core::ports::{LaneState, TopicState};
+
 use caudal_core::topic::TopicName;
 use tokio::sync::{Semaphore, oneshot, watch};
 
@@ -149,13 +150,34 @@ impl Shared {
         self.interests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn state(&self) -> TopicState {
+    pub(crate) fn state(&self) -> LogState {
         let next = self.next();
-        self.with_segments(|segments| TopicState {
-            lanes: vec![LaneState { lane: self.life.incarnation, first: segments[0].base, next }],
-            waiting: None,
-            bytes: Some(segments.iter().map(|segment| segment.end()).sum()),
+        self.with_segments(|segments| LogState {
+            incarnation: self.life.incarnation,
+            first: segments[0].base,
+            next,
+            bytes: segments.iter().map(|segment| segment.end()).sum(),
         })
+    }
+}
+
+/// One topic's numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogState {
+    /// Which life of the topic this is.
+    pub incarnation: Uuid,
+    /// The oldest offset still kept.
+    pub first: u64,
+    /// The offset that the next message gets: how many were ever published.
+    pub next: u64,
+    /// Bytes kept on disk.
+    pub bytes: u64,
+}
+
+impl From<LogState> for TopicState {
+    fn from(state: LogState) -> Self {
+        let LogState { incarnation: lane, first, next, bytes } = state;
+        Self { lanes: vec![LaneState { lane, first, next }], waiting: None, bytes: Some(bytes) }
     }
 }
 

@@ -13,8 +13,8 @@ use std::time::Duration;
 
 use caudal_broker::embedded::{EmbeddedBroker, EmbeddedConfig};
 use caudal_core::error::BrokerError;
-use caudal_core::ports::{Broker, Publish};
-use caudal_testkit::broker::{messages, topic};
+use caudal_core::ports::{Broker, Publish, Subscription};
+use caudal_testkit::broker::{messages, next, topic};
 
 use super::oracle;
 
@@ -110,7 +110,7 @@ async fn consume(dir: PathBuf, broker: Arc<EmbeddedBroker>) -> Result<(), Broker
     let mut stored = log(&dir, "stored");
     // A topic's first segment may find no space.
     let mut subscription = loop {
-        match broker.subscribe(&topic("t"), "store").await {
+        match broker.open_subscription(&topic("t"), "store").await {
             Err(BrokerError::Full(_)) => tokio::time::sleep(Duration::from_millis(1)).await,
             subscription => break subscription?,
         }
@@ -120,9 +120,9 @@ async fn consume(dir: PathBuf, broker: Arc<EmbeddedBroker>) -> Result<(), Broker
         let deliveries = subscription.receive(5, usize::MAX).await?;
         let lines: String = deliveries
             .iter()
-            .map(|delivery| format!("{} {}\n", delivery.next - 1, oracle::number(&delivery.message)))
+            .map(|delivery| format!("{} {}\n", next(delivery) - 1, oracle::number(&delivery.message)))
             .collect();
         stored.write_all(lines.as_bytes()).expect("the test writes");
-        subscription.ack(deliveries[deliveries.len() - 1].next).await?;
+        subscription.ack_to(next(&deliveries[deliveries.len() - 1]))?;
     }
 }

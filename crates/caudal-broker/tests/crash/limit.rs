@@ -33,8 +33,8 @@ async fn child() {
     assert!(matches!(partly_written, Err(BrokerError::Full(_))), "{partly_written:?}");
     let not_allocated = publish(sized(3, 100)).await;
     assert!(matches!(not_allocated, Err(BrokerError::Full(_))), "{not_allocated:?}");
-    let mut subscription = broker.subscribe(&topic("t"), "store").await.expect("subscribe works");
-    assert_eq!(receive(&mut *subscription, 2).await.len(), 2, "reads go on");
+    let mut subscription = broker.open_subscription(&topic("t"), "store").await.expect("subscribe works");
+    assert_eq!(receive(&mut subscription, 2).await.len(), 2, "reads go on");
     broker.close().await.expect("close works");
     std::process::exit(0);
 }
@@ -57,7 +57,7 @@ async fn a_disk_that_is_really_full_loses_nothing_and_is_told() {
     let broker = EmbeddedBroker::open(dir.path(), config()).await.expect("it opens when there is space");
     broker.publish(&topic("t"), sized(2, 5000)).await.expect("there is room again");
     broker.publish(&topic("t"), sized(3, 9000)).await.expect("there is room again");
-    let mut subscription = broker.subscribe(&topic("t"), "store").await.expect("subscribe works");
-    let all: Vec<_> = receive(&mut *subscription, 4).await.into_iter().map(|delivery| delivery.message).collect();
+    let mut subscription = broker.open_subscription(&topic("t"), "store").await.expect("subscribe works");
+    let all: Vec<_> = receive(&mut subscription, 4).await.into_iter().map(|delivery| delivery.message).collect();
     assert_eq!(all, [messages(0..1), sized(1, 2000), sized(2, 5000), sized(3, 9000)].concat());
 }

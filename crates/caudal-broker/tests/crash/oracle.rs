@@ -6,7 +6,7 @@ use std::path::Path;
 use caudal_broker::embedded::EmbeddedBroker;
 use caudal_core::message::Message;
 use caudal_core::ports::Broker;
-use caudal_testkit::broker::{message, receive, topic};
+use caudal_testkit::broker::{message, next, receive, topic};
 
 use super::child::{EACH, config};
 
@@ -46,14 +46,14 @@ pub(crate) async fn check(dir: &Path) -> Result<(), String> {
     let stored = stored(dir);
     let acked = acked(dir);
     let broker = EmbeddedBroker::open(dir.join("log"), config()).await.map_err(|error| error.to_string())?;
-    let (next, log) = match broker.topic_state(&topic("t")).await {
+    let (next, log) = match broker.log_state(&topic("t")) {
         Ok(state) => {
             if state.first > stored.len() as u64 {
                 return Err(format!("offsets from {} are gone, only {} were stored", state.first, stored.len()));
             }
-            let mut subscription = broker.subscribe(&topic("t"), "store").await.expect("subscribe works");
-            let deliveries = receive(&mut *subscription, (state.next - state.first) as usize).await;
-            let log = deliveries.into_iter().map(|delivery| (delivery.next - 1, delivery.message)).collect();
+            let mut subscription = broker.open_subscription(&topic("t"), "store").await.expect("subscribe works");
+            let deliveries = receive(&mut subscription, (state.next - state.first) as usize).await;
+            let log = deliveries.into_iter().map(|delivery| (next(&delivery) - 1, delivery.message)).collect();
             (state.next, log)
         }
         Err(_) => (0, HashMap::new()),
