@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use caudal_broker::embedded::{EmbeddedBroker, EmbeddedConfig};
 use caudal_core::message::Message;
-use caudal_core::ports::{Broker, Publish};
+use caudal_core::ports::{Broker, Publish, Subscription};
 use caudal_core::topic::TopicName;
 use rustix::fs::FallocateFlags;
 use uuid::Uuid;
@@ -114,13 +114,13 @@ async fn open(dir: &Path) -> Result<Arc<EmbeddedBroker>, Box<dyn std::error::Err
 async fn read_and_reopen(dir: &Path, topic: &TopicName) -> Anything {
     let started = Instant::now();
     let broker = open(dir).await?;
-    let state = broker.topic_state(topic).await?;
+    let state = broker.log_state(topic)?;
     let bytes = state.bytes as f64 / 1e6;
     println!("reopen of {} messages, {bytes:.0} MB: {:.0} ms", state.next, started.elapsed().as_secs_f64() * 1e3);
-    let mut subscription = broker.subscribe(topic, "store").await?;
+    let mut subscription = broker.open_subscription(topic, "store").await?;
     let (started, mut got) = (Instant::now(), 0);
     while got < state.next {
-        got = subscription.receive(8192, 4 * 1024 * 1024).await?.last().map_or(got, |delivery| delivery.next);
+        got = subscription.receive(8192, 4 * 1024 * 1024).await?.len() as u64 + got;
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("read: {:.0} records/s, {:.0} MB/s", got as f64 / seconds, bytes / seconds);

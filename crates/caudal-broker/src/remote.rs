@@ -29,12 +29,7 @@ pub struct Place {
 
 impl RemoteConfig {
     pub fn new(url: impl Into<String>) -> Self {
-        Self {
-            url: url.into(),
-            places: HashMap::new(),
-            create: true,
-            subscriptions: vec!["store".to_owned()],
-        }
+        Self { url: url.into(), places: HashMap::new(), create: true, subscriptions: vec!["store".to_owned()] }
     }
 
     pub(crate) fn place(&self, topic: &TopicName) -> Place {
@@ -44,6 +39,9 @@ impl RemoteConfig {
 
 impl std::fmt::Debug for RemoteConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("RemoteConfig").field("places", &self.places).field("create", &self.create).finish_non_exhaustive()
+        f.debug_struct("RemoteConfig")
+            .field("places", &self.places)
+            .field("create", &self.create)
+            .finish_non_exhaustive()
     }
 }

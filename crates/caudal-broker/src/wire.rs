@@ -34,7 +34,9 @@ pub(crate) fn headers(message: &Message) -> Vec<(&'static str, String)> {
         (PUBLISHED_AT, message.published_at.unix_micros().to_string()),
     ];
     headers.extend(message.key.as_deref().map(|key| (KEY, text(key))));
-    headers.extend(message.attributes.as_deref().map(|attributes| (ATTRIBUTES, text(&String::from_utf8_lossy(attributes)))));
+    headers.extend(
+        message.attributes.as_deref().map(|attributes| (ATTRIBUTES, text(&String::from_utf8_lossy(attributes)))),
+    );
     headers
 }
 
@@ -70,7 +72,8 @@ impl Incoming<'_> {
 
     /// A message that Caudal published.
     fn accepted(&self) -> Option<Message> {
-        let text = |name: &str| self.header(name).map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
+        let text =
+            |name: &str| self.header(name).map(|value| percent_decode_str(value).decode_utf8_lossy().into_owned());
         Some(Message {
             id: Uuid::try_parse(self.header(ID)?).ok()?,
             key: text(KEY),

@@ -50,7 +50,7 @@ async fn filled(broker: &EmbeddedBroker) -> (LogSubscription, LogSubscription) {
 async fn segments_go_when_all_have_acked_them() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broker = open(dir.path(), config()).await;
-    let (mut store, mut audit) = filled(&broker).await;
+    let (store, mut audit) = filled(&broker).await;
     let full = state(&broker).await;
     assert_eq!((full.first, full.next), (0, 400));
     store.ack_to(400).expect("ack works");
@@ -80,7 +80,7 @@ async fn what_is_young_and_small_stays() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let keep = EmbeddedConfig { retention_age: Duration::from_secs(3600), ..config() };
     let broker = open(dir.path(), keep.clone()).await;
-    let (mut store, mut audit) = filled(&broker).await;
+    let (store, audit) = filled(&broker).await;
     store.ack_to(400).expect("ack works");
     audit.ack_to(400).expect("ack works");
     let kept = state(&broker).await;
@@ -91,7 +91,7 @@ async fn what_is_young_and_small_stays() {
     let small = EmbeddedConfig { retention_bytes: 10_000, ..keep };
     let broker = open(dir.path(), small).await;
     for name in ["store", "audit"] {
-        let mut subscription = broker.open_subscription(&topic("t"), name).await.expect("subscribe works");
+        let subscription = broker.open_subscription(&topic("t"), name).await.expect("subscribe works");
         subscription.ack_to(400).expect("ack works");
     }
     let kept = state(&broker).await;
@@ -102,7 +102,7 @@ async fn what_is_young_and_small_stays() {
 async fn an_undeclared_reader_holds_segments_while_it_is_open() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broker = open(dir.path(), EmbeddedConfig { subscriptions: vec!["store".to_owned()], ..config() }).await;
-    let (mut store, audit) = filled(&broker).await;
+    let (store, audit) = filled(&broker).await;
     store.ack_to(400).expect("ack works");
     assert_eq!(state(&broker).await.first, 0);
     drop(audit);
@@ -121,7 +121,7 @@ async fn without_any_subscription_nothing_goes() {
 async fn a_file_that_is_gone_already_is_no_error() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broker = open(dir.path(), config()).await;
-    let (mut store, mut audit) = filled(&broker).await;
+    let (store, audit) = filled(&broker).await;
     std::fs::remove_file(dir.path().join("t").join(format!("{:020}.log", 0))).expect("the test removes it");
     store.ack_to(400).expect("ack works");
     audit.ack_to(400).expect("ack works");
@@ -133,7 +133,7 @@ async fn a_file_that_is_gone_already_is_no_error() {
 async fn a_search_that_retention_overtakes_goes_on() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broker = open(dir.path(), config()).await;
-    let (mut store, mut audit) = filled(&broker).await;
+    let (store, audit) = filled(&broker).await;
     let last = messages(399..400).remove(0);
     for offset in 0..=400 {
         store.ack_to(offset).expect("ack works");

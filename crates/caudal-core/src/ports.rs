@@ -232,8 +232,12 @@ pub trait Broker: Publish {
     /// A topic's numbers as one subscription sees them, for accounting and receipts.
     async fn topic_state(&self, topic: &TopicName, subscription: &str) -> Result<TopicState, BrokerError>;
 
-    /// Looks for a message that is not settled yet: at or after `positions`. Slow: reads the backlog. `None` also from a
-    /// broker that cannot be searched.
+    /// Whether [`find`](Self::find) looks at all: most brokers cannot be searched.
+    fn searchable(&self) -> bool {
+        false
+    }
+
+    /// Looks for a message that is not settled yet: at or after `positions`. Slow: reads the backlog.
     async fn find(
         &self,
         topic: &TopicName,

@@ -33,6 +33,14 @@ pub struct Record {
     pub fault: Option<Rejection>,
 }
 
+impl From<Message> for Record {
+    /// The id and the time are the caller's to keep ([`Arrived`]).
+    fn from(message: Message) -> Self {
+        let Message { key, source, attributes, body, .. } = message;
+        Self { key, source: source.into(), attributes, body, fault: None }
+    }
+}
+
 /// The identity of a record that came through a broker.
 #[derive(Debug, Clone)]
 pub(crate) struct Arrived {

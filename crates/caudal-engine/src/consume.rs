@@ -211,7 +211,8 @@ impl Worker<'_> {
     }
 }
 
-const POISON: &str = "the broker handed this message over again and again and it was never settled; repair it or send it back";
+const POISON: &str =
+    "the broker handed this message over again and again and it was never settled; repair it or send it back";
 
 /// Where the store says that this worker's subscription stands; waits while the store is away.
 struct Committed {
@@ -247,18 +248,10 @@ impl Positions for Committed {
 }
 
 fn open(delivery: Delivery) -> (Record, Arrived) {
-    let message = delivery.message;
     let id = match delivery.origin {
-        Origin::Accepted => Some(message.id),
+        Origin::Accepted => Some(delivery.message.id),
         Origin::Foreign => None,
     };
-    let arrived = Arrived { id, published_at: message.published_at };
-    let record = Record {
-        key: message.key,
-        source: message.source.into(),
-        attributes: message.attributes,
-        body: message.body,
-        fault: delivery.fault,
-    };
-    (record, arrived)
+    let arrived = Arrived { id, published_at: delivery.message.published_at };
+    (Record { fault: delivery.fault, ..delivery.message.into() }, arrived)
 }

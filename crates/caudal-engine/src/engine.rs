@@ -1,11 +1,12 @@
 //! The engine: topics, a store, perhaps a broker, and the tasks between them.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use caudal_core::error::StoreError;
-use caudal_core::ports::{Broker, Store};
+use caudal_core::error::{BrokerError, StoreError};
+use caudal_core::message::Durability;
+use caudal_core::ports::{Broker, Probe, Store};
 use caudal_core::schema::Table;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +51,8 @@ pub struct Engine {
     pub dead_letters: Arc<Table>,
     stopping: CancellationToken,
     tasks: TaskTracker,
+    /// What the broker said of itself, once it was asked.
+    probe: RwLock<Option<Probe>>,
     /// Why a worker stopped for good, once one has.
     failure: watch::Sender<Option<String>>,
 }
@@ -77,6 +80,7 @@ impl Engine {
             dead_letters: Arc::new(Table::dead_letters()),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            probe: RwLock::default(),
             failure: watch::Sender::new(None),
         })
     }
@@ -89,6 +93,20 @@ impl Engine {
             evolve::adopt(topic, &beyond);
         }
         Ok(applied)
+    }
+
+    /// Asks the broker what its word is worth, and remembers the answer for receipts. `None` without a broker.
+    pub async fn probe_broker(&self) -> Result<Option<Probe>, BrokerError> {
+        let Some(broker) = &self.broker else { return Ok(None) };
+        let topics: Vec<_> = self.topics.iter().map(|topic| topic.name.clone()).collect();
+        let probe = broker.probe(&topics).await?;
+        *self.probe.write().unwrap_or_else(PoisonError::into_inner) = Some(probe.clone());
+        Ok(Some(probe))
+    }
+
+    /// What a message that the broker confirmed survives; `None` without a broker or before it was asked.
+    pub fn durability(&self) -> Option<Durability> {
+        self.probe.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|probe| probe.durability)
     }
 
     /// Starts a worker for each topic: what the broker holds goes into the store. Needs a broker.

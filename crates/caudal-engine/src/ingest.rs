@@ -6,7 +6,7 @@ use std::time::Duration;
 use caudal_core::encode::{Drift, Encoder, Incoming};
 use caudal_core::message::Message;
 use caudal_core::outcome::RowOutcome;
-use caudal_core::ports::DriftNote;
+use caudal_core::ports::{Broker, DriftNote};
 use caudal_core::rejection::Rejection;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Table, UnknownFields};
@@ -82,7 +82,7 @@ impl Engine {
         // No worker in this process means nobody to wait for.
         let Answer::WhenStored(bound) = answer else {
             broker.publish(&topic.name, vec![message]).await?;
-            return Ok(queued(one.id));
+            return Ok(queued(&**broker, topic, one.id, at));
         };
         let told = self.waiters.wait_for(one.id, message.body.clone(), message.attributes.clone());
         let published = broker.publish(&topic.name, vec![message]).await;
@@ -97,7 +97,7 @@ impl Engine {
             Ok(Ok(outcome)) => verdict(one.id, outcome, Some(dead_letter)),
             _ => {
                 self.waiters.forget(one.id);
-                Ok(queued(one.id))
+                Ok(queued(&**broker, topic, one.id, at))
             }
         }
     }
@@ -161,7 +161,10 @@ fn refused(encoder: &Encoder, record: &Record, at: Instant, rejection: Rejection
     AcceptError::Rejected { index: 0, rejection, transaction_id: Some(id), dead_letter: None }
 }
 
-fn queued(id: Uuid) -> Verdict {
+fn queued(broker: &dyn Broker, topic: &Topic, id: Uuid, at: Instant) -> Verdict {
+    if !broker.searchable() {
+        topic.pending.remember([id], at);
+    }
     Verdict { index: 0, transaction_id: id, state: VerdictState::Queued, rejection: None, dead_letter: None }
 }
 

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::building::{Building, Entry, Record};
+use crate::clock;
 use crate::engine::Engine;
 use crate::error::AcceptError;
 use crate::ingest::Answer;
@@ -188,6 +189,13 @@ impl Intake {
     }
 }
 
+/// So that a receipt knows of them.
+fn remember(broker: &dyn Broker, topic: &Topic, ids: Vec<Uuid>) {
+    if !broker.searchable() {
+        topic.pending.remember(ids, clock::now());
+    }
+}
+
 fn on_bad_row(strict: bool) -> OnBadRow {
     if strict { OnBadRow::Abort } else { OnBadRow::DeadLetter }
 }
@@ -229,7 +237,9 @@ async fn publish(
     let Building { batch, entries, .. } = building;
     let messages = messages(&batch, &entries);
     let Answer::WhenStored(bound) = answer else {
+        let ids: Vec<Uuid> = messages.iter().map(|message| message.id).collect();
         broker.publish(&topic.name, messages).await?;
+        remember(broker, topic, ids);
         let verdicts = verdicts(topic, &batch, &entries, first, |_| (VerdictState::Queued, None));
         return Ok(Done { verdicts, late: false });
     };
@@ -254,6 +264,9 @@ async fn publish(
         ids.iter().for_each(|id| engine.waiters.forget(*id));
     }
     published?;
+    if late {
+        remember(broker, topic, ids);
+    }
     let rows: Vec<usize> = (0..entries.len()).filter(|i| entries[*i] == Entry::Row).collect();
     let of_row = |row: usize| outcomes[rows[row]].clone().map_or((VerdictState::Queued, None), state);
     Ok(Done { verdicts: verdicts(topic, &batch, &entries, first, of_row), late })

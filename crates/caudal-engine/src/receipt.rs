@@ -89,19 +89,27 @@ impl Engine {
 
     async fn queued(&self, topic: &Topic, id: Uuid) -> Result<Option<Receipt>, AcceptError> {
         let Some(broker) = &self.broker else { return Ok(None) };
+        let receipt = |published_at| Receipt {
+            transaction_id: id,
+            topic: topic.name.to_string(),
+            state: ReceiptState::Queued,
+            key: None,
+            source: None,
+            published_at: Some(published_at),
+            stored_at: None,
+            dead_letters: Vec::new(),
+        };
+        if !broker.searchable() {
+            return Ok(topic.pending.find(id).map(receipt));
+        }
         let found = match broker.find(&topic.name, &Now { engine: self, topic }, id).await {
             Err(BrokerError::UnknownTopic(_)) => None,
             found => found?,
         };
         Ok(found.map(|message| Receipt {
-            transaction_id: id,
-            topic: topic.name.to_string(),
-            state: ReceiptState::Queued,
             key: message.key,
             source: Some(message.source),
-            published_at: Some(message.published_at),
-            stored_at: None,
-            dead_letters: Vec::new(),
+            ..receipt(message.published_at)
         }))
     }
 }

@@ -6,7 +6,7 @@ use caudal_core::ports::OnBadRow;
 use caudal_core::rejection::Rejection;
 use uuid::Uuid;
 
-use crate::building::{Arrived, Building, Record};
+use crate::building::{Arrived, Building};
 use crate::engine::Engine;
 use crate::error::AcceptError;
 use crate::settle;
@@ -33,18 +33,12 @@ impl Engine {
         }
         let topic = self.topic(&dead.topic)?;
         let KeptDeadLetter { message, .. } = dead;
-        let record = Record {
-            key: message.key,
-            source: message.source.into(),
-            attributes: message.attributes,
-            body: message.body,
-            fault: None,
-        };
+        let (id_before, published_at) = (message.id, message.published_at);
         let mut building = Building::new(topic, OnBadRow::Report);
         // With the topic's own key columns the repaired payload decides the identity anew; otherwise it keeps its own.
         let keeps_id = topic.encoder().schema.key.is_empty();
-        let arrived = keeps_id.then_some(Arrived { id: Some(message.id), published_at: message.published_at });
-        if let Err(rejection) = building.push(topic, record, arrived) {
+        let arrived = keeps_id.then_some(Arrived { id: Some(id_before), published_at });
+        if let Err(rejection) = building.push(topic, message.into(), arrived) {
             return self.still_bad(id, rejection).await;
         }
         let mut sealed = building.seal(topic, &*self.store).await?;
@@ -52,7 +46,7 @@ impl Engine {
             return self.still_bad(id, dead.rejection).await;
         }
         sealed.batch.redrives = Some(id);
-        let transaction_id = Building::row_ids(&sealed.batch).next().unwrap_or(message.id);
+        let transaction_id = Building::row_ids(&sealed.batch).next().unwrap_or(id_before);
         let in_flight = topic.metrics.accept(1);
         let patience = Some(self.config.store_patience);
         let appended = settle::append(&*self.store, topic, sealed.batch.into(), in_flight, patience).await?;

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 
 use crate::group::Group;
 use crate::metrics::TopicMetrics;
+use crate::pending::Pending;
 
 /// A topic as configured.
 #[derive(Debug, Clone)]
@@ -40,6 +41,8 @@ pub struct Topic {
     pub metrics: TopicMetrics,
     /// Where single messages wait for a commit that they share.
     pub(crate) group: OnceLock<Group>,
+    /// What was published and may wait in a broker that cannot be searched.
+    pub(crate) pending: Pending,
     /// Goes up with every commit; live tails wait on it.
     pub(crate) commits: watch::Sender<u64>,
 }
@@ -61,6 +64,7 @@ impl Topic {
             evolving: Default::default(),
             metrics,
             group: OnceLock::new(),
+            pending: Pending::default(),
             commits,
         })
     }

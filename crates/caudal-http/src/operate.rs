@@ -88,7 +88,13 @@ pub(crate) async fn receipt(
 ) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
     match app.engine.receipt(id, query.topic.as_deref()).await? {
-        Some(receipt) => Ok(ok(show_receipt(&receipt))),
+        Some(receipt) => {
+            let mut body = show_receipt(&receipt);
+            if let Some(durability) = app.engine.durability() {
+                body["durability"] = durability.name().into();
+            }
+            Ok(ok(body))
+        }
         None => Err(Problem::not_found(format!("no message {id} was ever accepted here, or it came before retention"))),
     }
 }

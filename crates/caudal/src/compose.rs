@@ -19,10 +19,12 @@ pub(crate) struct Composed {
     broker: Brokered,
 }
 
-enum Brokered {
+pub(crate) enum Brokered {
     None,
     #[cfg(feature = "embedded")]
     Embedded(Arc<caudal_broker::embedded::EmbeddedBroker>),
+    #[cfg(feature = "remote")]
+    Remote(Arc<dyn Broker>),
 }
 
 /// Opens the adapters that the settings name. The store need not answer yet.
@@ -36,8 +38,11 @@ pub(crate) async fn compose(loaded: &Loaded) -> Result<Composed> {
     let topics = Topics::new(topics.collect::<Result<Vec<_>>>()?);
     let store = store(loaded)?;
     let broker = broker(loaded).await?;
-    let config =
-        EngineConfig { store_patience: Duration::from_millis(loaded.settings.store.patience_ms), ..Default::default() };
+    let config = EngineConfig {
+        store_patience: Duration::from_millis(loaded.settings.store.patience_ms),
+        subscription: loaded.settings.broker.subscription.clone(),
+        deliveries_max: loaded.settings.broker.deliveries_max,
+    };
     let engine = Engine::new(topics, store, broker.port(), config);
     Ok(Composed { engine, registry, broker })
 }
@@ -79,14 +84,17 @@ fn instance() -> String {
     format!("{host}:{}", std::process::id())
 }
 
-async fn broker(loaded: &Loaded) -> Result<Brokered> {
+/// The broker that `broker.url` names. A remote one need not answer yet.
+pub(crate) async fn broker(loaded: &Loaded) -> Result<Brokered> {
     let settings = &loaded.settings.broker;
-    match settings.url.expose() {
-        "none:" | "none" => Ok(Brokered::None),
+    let url = settings.url.expose();
+    match url.split_once(':').map_or(url, |(scheme, _)| scheme) {
+        "none" => Ok(Brokered::None),
         #[cfg(feature = "embedded")]
-        "embedded:" | "embedded" => {
+        "embedded" => {
             let config = caudal_broker::embedded::EmbeddedConfig {
                 segment_bytes: settings.segment_bytes,
+                subscriptions: vec![settings.subscription.clone()],
                 retention_age: Duration::from_secs(settings.retention_hours * 3600),
                 retention_bytes: settings.retention_bytes,
                 ..Default::default()
@@ -94,16 +102,67 @@ async fn broker(loaded: &Loaded) -> Result<Brokered> {
             let broker = caudal_broker::embedded::EmbeddedBroker::open(loaded.data_path("topics"), config).await?;
             Ok(Brokered::Embedded(Arc::new(broker)))
         }
-        _ => bail!("broker.url is {}; it is embedded: or none:", settings.url),
+        #[cfg(feature = "rabbitmq")]
+        "amqp" | "amqps" => remote(caudal_broker::rabbitmq::RabbitMqBroker::open(remote_config(loaded)?).await),
+        #[cfg(feature = "nats")]
+        "nats" | "tls" => remote(caudal_broker::nats::NatsBroker::open(remote_config(loaded)?).await),
+        #[cfg(feature = "redis")]
+        "redis" | "rediss" => remote(caudal_broker::redis::RedisBroker::open(remote_config(loaded)?).await),
+        #[cfg(feature = "sqs")]
+        "sqs" => remote(caudal_broker::sqs::SqsBroker::open(remote_config(loaded)?).await),
+        #[cfg(feature = "kafka")]
+        "kafka" => remote(caudal_broker::kafka::KafkaBroker::open(remote_config(loaded)?).await),
+        _ => bail!(
+            "broker.url is {}, which this build of Caudal does not speak; it speaks {}",
+            settings.url,
+            SCHEMES.join(" ")
+        ),
     }
 }
 
+/// What `broker.url` may begin with in this build.
+const SCHEMES: &[&str] = &[
+    "none:",
+    #[cfg(feature = "embedded")]
+    "embedded:",
+    #[cfg(feature = "rabbitmq")]
+    "amqp://",
+    #[cfg(feature = "nats")]
+    "nats://",
+    #[cfg(feature = "redis")]
+    "redis://",
+    #[cfg(feature = "sqs")]
+    "sqs:",
+    #[cfg(feature = "kafka")]
+    "kafka://",
+];
+
+#[cfg(feature = "remote")]
+fn remote<B: Broker + 'static>(opened: Result<B, caudal_core::error::BrokerError>) -> Result<Brokered> {
+    Ok(Brokered::Remote(Arc::new(opened?)))
+}
+
+#[cfg(feature = "remote")]
+fn remote_config(loaded: &Loaded) -> Result<caudal_broker::RemoteConfig> {
+    let settings = &loaded.settings.broker;
+    let mut config = caudal_broker::RemoteConfig::new(settings.url.expose());
+    config.create = settings.create;
+    config.subscriptions = vec![settings.subscription.clone()];
+    for (name, topic) in &loaded.settings.topics {
+        let place = caudal_broker::Place { publish: topic.publish_to.clone(), consume: topic.consume_from.clone() };
+        config.places.insert(caudal_core::topic::TopicName::parse(name)?, place);
+    }
+    Ok(config)
+}
+
 impl Brokered {
-    fn port(&self) -> Option<Arc<dyn Broker>> {
+    pub(crate) fn port(&self) -> Option<Arc<dyn Broker>> {
         match self {
             Self::None => None,
             #[cfg(feature = "embedded")]
             Self::Embedded(broker) => Some(broker.clone()),
+            #[cfg(feature = "remote")]
+            Self::Remote(broker) => Some(broker.clone()),
         }
     }
 }
@@ -114,7 +173,7 @@ impl Composed {
         #[cfg(feature = "embedded")]
         let broker = match &self.broker {
             Brokered::Embedded(broker) => Some(broker.clone()),
-            Brokered::None => None,
+            _ => None,
         };
         async move {
             #[cfg(feature = "embedded")]

@@ -101,7 +101,7 @@ fn check_names(merged: &Table) -> Result<()> {
         TopicName::parse(topic).with_context(|| format!("topic {topic:?}"))?;
         let Some(section) = section.as_table() else { bail!("topics.{topic} must be a section") };
         let names =
-            ["schema", "unknown_fields", "key", "row_number"].map(|name| (name.to_owned(), Value::Boolean(true)));
+            ["schema", "unknown_fields", "key", "row_number", "publish_to", "consume_from", "sns_topic_arns", "webhook"].map(|name| (name.to_owned(), Value::Boolean(true)));
         check_level(section, &Table::from_iter(names), &format!("topics.{topic}."))?;
     }
     Ok(())
@@ -118,7 +118,8 @@ fn check_level(given: &Table, known: &Table, path: &str) -> Result<()> {
                 };
                 bail!("unknown setting {path}{name}; {hint}");
             }
-            (Some(Value::Table(_)), Value::Table(_)) if path.is_empty() && name == "topics" => {}
+            // A section whose names are the deployment's own: topics, access keys.
+            (Some(Value::Table(known)), Value::Table(_)) if known.is_empty() => {}
             (Some(Value::Table(known)), Value::Table(given)) => check_level(given, known, &format!("{path}{name}."))?,
             _ => {}
         }

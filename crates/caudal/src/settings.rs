@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use caudal_core::message::Durability;
 use caudal_core::schema::UnknownFields;
 use serde::{Deserialize, Serialize};
 
-use crate::secret::SecretUrl;
+use crate::doors::Webhook;
+use crate::secret::{Secret, SecretUrl};
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -47,6 +49,8 @@ pub(crate) struct Http {
     pub(crate) connections_max: usize,
     /// The topic behind `/data/{id}`.
     pub(crate) compat_topic: String,
+    /// Access key ids and secrets with which AWS SDKs sign what they publish at `POST /`.
+    pub(crate) aws_keys: BTreeMap<String, Secret>,
 }
 
 impl Default for Http {
@@ -60,6 +64,7 @@ impl Default for Http {
             record_cache_bytes: 32 * 1024 * 1024,
             connections_max: 10_000,
             compat_topic: COMPAT_TOPIC.to_owned(),
+            aws_keys: BTreeMap::new(),
         }
     }
 }
@@ -98,8 +103,18 @@ impl Default for Store {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Broker {
-    /// `embedded:` (a durable log under `data_dir`) or `none:` (store before answering).
+    /// `embedded:` (a durable log under `data_dir`), `none:` (store before answering), or a broker of your own: `amqp://`,
+    /// `nats://`, `redis://`, `kafka://`, `sqs:`.
     pub(crate) url: SecretUrl,
+    /// The least that a confirmed message must survive: `unknown`, `process`, `failover` or `power`. Caudal refuses to start
+    /// over a broker that gives less.
+    pub(crate) durability: Durable,
+    /// Make what is missing in a broker of your own: topics, queues, groups.
+    pub(crate) create: bool,
+    /// The name under which this deployment reads. Deployments that share it share the work.
+    pub(crate) subscription: String,
+    /// Hand-overs of one message after which it becomes a dead letter.
+    pub(crate) deliveries_max: u32,
     pub(crate) segment_bytes: u64,
     pub(crate) retention_hours: u64,
     pub(crate) retention_bytes: u64,
@@ -109,9 +124,33 @@ impl Default for Broker {
     fn default() -> Self {
         Self {
             url: SecretUrl::new("embedded:"),
+            durability: Durable::Unknown,
+            create: true,
+            subscription: "store".to_owned(),
+            deliveries_max: 20,
             segment_bytes: 64 * 1024 * 1024,
             retention_hours: 24,
             retention_bytes: 1024 * 1024 * 1024,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Durable {
+    Unknown,
+    Process,
+    Failover,
+    Power,
+}
+
+impl From<Durable> for Durability {
+    fn from(durable: Durable) -> Self {
+        match durable {
+            Durable::Unknown => Self::Unknown,
+            Durable::Process => Self::Process,
+            Durable::Failover => Self::Failover,
+            Durable::Power => Self::Power,
         }
     }
 }
@@ -147,8 +186,20 @@ pub(crate) struct Topic {
     pub(crate) unknown_fields: Unknown,
     /// Properties whose values together are the dedup key.
     pub(crate) key: Vec<String>,
+    /// Where the topic lives in a broker of your own, if not under its own name: an exchange, a subject, a stream, a topic's ARN.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) publish_to: Option<String>,
+    /// What is consumed from, if not what follows from the topic's name: a queue, its URL, a durable consumer, a group.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) consume_from: Option<String>,
     /// Number the rows in order of storing, in `_row`.
     pub(crate) row_number: bool,
+    /// ARNs of SNS topics whose deliveries `POST /sns/{topic}` takes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) sns_topic_arns: Vec<String>,
+    /// How deliveries to `POST /webhooks/{topic}` are signed; without it there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) webhook: Option<Webhook>,
     /// A schema that comes with the program instead of a file.
     #[serde(skip)]
     pub(crate) built_in: Option<&'static str>,

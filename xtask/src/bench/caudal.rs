@@ -30,6 +30,11 @@ pub(super) struct Setup<'a> {
 
 /// The command that serves `setup` on `port`, with the flights as a typed topic.
 pub(super) fn command(bench: &Bench, setup: &Setup<'_>, port: u16) -> Result<Command> {
+    command_for(bench, setup, port, &["up"])
+}
+
+/// The same with other words for the program.
+pub(super) fn command_for(bench: &Bench, setup: &Setup<'_>, port: u16, words: &[&str]) -> Result<Command> {
     std::fs::create_dir_all(&setup.data_dir)?;
     let schema = bench.root.join("examples/flights/flights.schema.json");
     let config = format!(
@@ -45,14 +50,19 @@ pub(super) fn command(bench: &Bench, setup: &Setup<'_>, port: u16) -> Result<Com
     }
     command.envs(setup.environment.iter().copied());
     // By the environment: nothing in the command line looks like the server that somebody else on this machine restarts.
-    command.env("CAUDAL_CONFIG", file).arg("up");
+    command.env("CAUDAL_CONFIG", file).args(words);
     Ok(command)
 }
 
 impl Caudal {
     pub(super) fn start(bench: &Bench, setup: &Setup<'_>) -> Result<Self> {
+        Self::start_as(bench, setup, &["up"])
+    }
+
+    /// Starts `caudal WORDS`, which must serve HTTP.
+    pub(super) fn start_as(bench: &Bench, setup: &Setup<'_>, words: &[&str]) -> Result<Self> {
         let port = free_port()?;
-        let command = command(bench, setup, port)?;
+        let command = command_for(bench, setup, port, words)?;
         let log = bench.work.join("caudal.log");
         let mut service = Service::start("caudal", &command, &log, Signal::TERM)?;
         let ready = service.wait(Duration::from_secs(60), || answers(port, "/readyz"));

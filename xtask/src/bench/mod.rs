@@ -4,6 +4,7 @@ mod bulk;
 mod bulk_postgres;
 mod bulk_sqlite;
 mod caudal;
+mod drain;
 mod footprint;
 mod growth;
 mod ingest;
@@ -35,6 +36,7 @@ usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
 
   ingest     postgres/bulk postgres/bulk-dup postgres/bulk-10m postgres/single-stored postgres/single-queued, and sqlite/…
   read       postgres/get postgres/get-cached postgres/page postgres/table postgres/table-ndjson sqlite/get sqlite/get-cached
+  drain      rabbitmq nats redis kafka sqs: what a broker holds goes into PostgreSQL
   footprint  memory, start, binary, dependency tree
   growth     postgres/upload sqlite/upload postgres/table sqlite/table: memory while 2 GB come in, while 1 GB goes out
   verify     postgres/flights sqlite/flights: every flight stored once, and the same as the source
@@ -49,14 +51,24 @@ struct Suite {
     name: &'static str,
     cases: &'static [&'static str],
     run: fn(&Bench, &[&str]) -> Result<Vec<Outcome>>,
+    build: Build,
 }
 
-const SUITES: [Suite; 5] = [
-    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run },
-    Suite { name: "read", cases: read::CASES, run: read::run },
-    Suite { name: "footprint", cases: footprint::CASES, run: footprint::run },
-    Suite { name: "growth", cases: growth::CASES, run: growth::run },
-    Suite { name: "verify", cases: verify::CASES, run: verify::run },
+/// What of Caudal is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Build {
+    Default,
+    /// With every broker, and the program that measures them.
+    Brokers,
+}
+
+const SUITES: [Suite; 6] = [
+    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run, build: Build::Default },
+    Suite { name: "read", cases: read::CASES, run: read::run, build: Build::Default },
+    Suite { name: "drain", cases: drain::CASES, run: drain::run, build: Build::Brokers },
+    Suite { name: "footprint", cases: footprint::CASES, run: footprint::run, build: Build::Default },
+    Suite { name: "growth", cases: growth::CASES, run: growth::run, build: Build::Default },
+    Suite { name: "verify", cases: verify::CASES, run: verify::run, build: Build::Default },
 ];
 
 /// What every case needs.
@@ -68,6 +80,8 @@ pub(super) struct Bench {
     binary: PathBuf,
     noop: PathBuf,
     limit_sqlite: PathBuf,
+    /// Built for suites that ask for it.
+    limit_broker: PathBuf,
     /// All flights as NDJSON.
     flights: PathBuf,
     quick: bool,
@@ -121,7 +135,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
     let suite =
         SUITES.iter().find(|suite| suite.name == *name).with_context(|| format!("no bench {name:?}\n{USAGE}"))?;
     let cases = chosen(suite.cases, wanted)?;
-    let bench = prepare(root, quick, binary)?;
+    let bench = prepare(root, quick, binary, suite.build)?;
     let outcomes = (suite.run)(&bench, &cases).inspect_err(|_| show_logs(&bench.work))?;
     println!("\n{}", results::table(&outcomes));
     if quick {
@@ -155,7 +169,7 @@ fn chosen<'c>(cases: &[&'c str], wanted: &[&str]) -> Result<Vec<&'c str>> {
     Ok(cases.iter().copied().filter(|case| wanted.is_empty() || wanted.iter().any(|word| is(case, word))).collect())
 }
 
-fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
+fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, wanted: Build) -> Result<Bench> {
     process::need("curl", "curl")?;
     process::need("setpriv", "util-linux")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -176,7 +190,10 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
     let binary = match binary {
         Some(binary) => std::fs::canonicalize(&binary).with_context(|| format!("no {}", binary.display()))?,
         None => {
-            build(&["--package", "caudal"])?;
+            match wanted {
+                Build::Default => build(&["--package", "caudal"])?,
+                Build::Brokers => build(&["--package", "caudal", "--features", "brokers"])?,
+            }
             built.join("caudal")
         }
     };
@@ -188,6 +205,10 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
             (built.join("limit-noop"), built.join("limit-sqlite"))
         }
     };
+    let limit_broker = built.join("limit-broker");
+    if wanted == Build::Brokers && (profile == "release" || !limit_broker.exists()) {
+        build(&["--package", "xtask", "--features", "limit-broker", "--bin", "limit-broker"])?;
+    }
     let flights = fetch_flights(root, &target.join("bench-data"))?;
     remove_left_overs();
     let work = std::env::temp_dir().join(format!("{WORK}{}", std::process::id()));
@@ -195,7 +216,7 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>) -> Result<Bench> {
     // A copy: nobody who builds meanwhile changes what is measured, and nobody who ends programs by name ends it.
     let measured = work.join("measured");
     std::fs::copy(&binary, &measured).with_context(|| format!("no {}", binary.display()))?;
-    let bench = Bench { root: root.to_owned(), work, binary: measured, noop, limit_sqlite, flights, quick };
+    let bench = Bench { root: root.to_owned(), work, binary: measured, noop, limit_sqlite, limit_broker, flights, quick };
     let kind = file_system(&bench.work)?;
     ensure!(
         kind != "tmpfs",

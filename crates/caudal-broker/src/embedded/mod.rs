@@ -149,7 +149,11 @@ impl EmbeddedBroker {
     }
 
     /// Opens a subscription at the topic's start, making the topic if it is new.
-    pub async fn open_subscription(&self, topic: &TopicName, subscription: &str) -> Result<LogSubscription, BrokerError> {
+    pub async fn open_subscription(
+        &self,
+        topic: &TopicName,
+        subscription: &str,
+    ) -> Result<LogSubscription, BrokerError> {
         let log = self.topic(topic).await?;
         Ok(LogSubscription::new(log.shared.clone(), subscription))
     }
@@ -254,6 +258,10 @@ impl Broker for EmbeddedBroker {
 
     async fn topic_state(&self, topic: &TopicName, _subscription: &str) -> Result<TopicState, BrokerError> {
         Ok(self.log_state(topic)?.into())
+    }
+
+    fn searchable(&self) -> bool {
+        true
     }
 
     async fn find(

@@ -9,9 +9,9 @@ use std::thread::JoinHandle;
 use caudal_core::error::BrokerError;
 use caudal_core::message::Message;
 use caudal_core::ports::{LaneState, TopicState};
-
 use caudal_core::topic::TopicName;
 use tokio::sync::{Semaphore, oneshot, watch};
+use uuid::Uuid;
 
 use super::error::{OpenError, ReadError};
 use super::frame::{Life, record_bytes};

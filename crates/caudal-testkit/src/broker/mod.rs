@@ -64,7 +64,7 @@ impl Harness {
     ) -> Self {
         Self {
             open: Box::new(open),
-            prefix: Uuid::new_v4().simple().to_string()[..8].to_owned(),
+            prefix: Uuid::now_v7().simple().to_string()[24..].to_owned(),
             ordered: true,
             counts: false,
             delays: false,
@@ -236,7 +236,7 @@ impl Ledger {
         if settled.steps.iter().any(|step| lanes.get(&step.lane).is_some_and(|at| *at != step.from)) {
             return Err(StoreError::Fenced);
         }
-        settled.steps.iter().for_each(|step| drop(lanes.insert(step.lane, step.to)));
+        lanes.extend(settled.steps.iter().map(|step| (step.lane, step.to)));
         Ok(())
     }
 }

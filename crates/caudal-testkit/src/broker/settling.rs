@@ -97,7 +97,9 @@ pub async fn bounds_what_is_out(harness: &Harness) {
     let mut out = Vec::new();
     let mut seen = HashSet::new();
     // It stops by itself, or everything is out.
-    while let Ok(some) = tokio::time::timeout(Duration::from_secs(2), reader.subscription.receive(500, usize::MAX)).await {
+    while let Ok(some) =
+        tokio::time::timeout(Duration::from_secs(2), reader.subscription.receive(500, usize::MAX)).await
+    {
         let some = some.expect("receive works");
         seen.extend(some.iter().map(|delivery| delivery.message.id));
         out.extend(some);

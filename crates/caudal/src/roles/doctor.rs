@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use caudal_core::message::Durability;
 
 use crate::cli::ConfigArgs;
 use crate::compose;
@@ -54,6 +55,7 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<ExitCode> {
     }
     data_dir(&loaded, &mut findings);
     store(&loaded, &mut findings).await;
+    broker(&loaded, &mut findings).await;
     Ok(if findings.bad == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -81,4 +83,34 @@ async fn store(loaded: &Loaded, findings: &mut Findings) {
         Ok(Err(error)) => findings.bad("store", format!("{url}: {error}")),
         Err(_) => findings.bad("store", format!("{url} does not answer within {} s", ANSWER_WITHIN.as_secs())),
     }
+}
+
+async fn broker(loaded: &Loaded, findings: &mut Findings) {
+    let url = &loaded.settings.broker.url;
+    // A process that runs holds the embedded log; its directory was looked at above.
+    if url.expose().starts_with("embedded") {
+        return findings.good("broker", format!("{url} is power: every message is fsynced before it is acknowledged"));
+    }
+    let opened = match compose::broker(loaded).await {
+        Ok(opened) => opened,
+        Err(error) => return findings.bad("broker", format!("{url}: {error:#}")),
+    };
+    let (Some(port), Ok(topics)) = (opened.port(), loaded.topics()) else {
+        return findings.good("broker", format!("{url}: messages are stored before they are answered"));
+    };
+    let names: Vec<_> = topics.into_iter().map(|topic| topic.name).collect();
+    match tokio::time::timeout(ANSWER_WITHIN, port.probe(&names)).await {
+        Ok(Ok(probe)) => {
+            let asked = Durability::from(loaded.settings.broker.durability);
+            let finding = format!("{url} is {}; its word is {}", probe.product, probe.durability);
+            match probe.durability < asked {
+                true => findings.bad("broker", format!("{finding}, and broker.durability asks for {asked}")),
+                false => findings.good("broker", finding),
+            }
+            probe.reasons.iter().for_each(|reason| println!("      {:14} {reason}", ""));
+        }
+        Ok(Err(error)) => findings.bad("broker", format!("{url}: {error}")),
+        Err(_) => findings.bad("broker", format!("{url} does not answer within {} s", ANSWER_WITHIN.as_secs())),
+    }
+    let _ = port.close().await;
 }

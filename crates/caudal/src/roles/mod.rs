@@ -14,6 +14,7 @@ mod reconcile;
 mod serve;
 mod tail;
 mod up;
+mod vouch;
 
 use std::process::ExitCode;
 

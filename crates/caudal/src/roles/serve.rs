@@ -12,9 +12,11 @@ use caudal_http::{App, HttpConfig, ServerConfig, router};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use super::vouch::vouch;
 use crate::cli::{Role, ServeArgs};
 use crate::compose::{Composed, compose};
 use crate::config::{self, Loaded};
+use crate::doors;
 use crate::settings::LogFormat;
 
 pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode> {
@@ -58,6 +60,7 @@ pub(crate) struct Running {
 pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     let mut composed = compose(loaded).await?;
     let engine = composed.engine.clone();
+    vouch(&engine, loaded.settings.broker.durability.into()).await?;
     let stop = CancellationToken::new();
     let setup = match engine.prepare().await {
         Ok(applied) => {
@@ -74,7 +77,7 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     let (address, server) = match roles.contains(&Role::Api) {
         true => {
             let registry = std::mem::take(&mut composed.registry);
-            let app = App::new(engine.clone(), http_config(loaded), registry);
+            let app = App::new(engine.clone(), http_config(loaded)?, registry);
             let (address, server) = listen(loaded, app, stop.clone()).await?;
             (Some(address), Some(server))
         }
@@ -112,15 +115,16 @@ async fn prepare_later(engine: Arc<Engine>, roles: Vec<Role>) -> Result<(), Stor
     }
 }
 
-fn http_config(loaded: &Loaded) -> HttpConfig {
+fn http_config(loaded: &Loaded) -> Result<HttpConfig> {
     let http = &loaded.settings.http;
-    HttpConfig {
+    let config = HttpConfig {
         body_bytes_max: http.body_bytes_max,
         wait_default: Duration::from_millis(http.wait_ms),
         record_cache_bytes: http.record_cache_bytes,
         compat_topic: http.compat_topic.clone(),
         ..HttpConfig::default()
-    }
+    };
+    doors::open(&loaded.settings, config)
 }
 
 async fn listen(
