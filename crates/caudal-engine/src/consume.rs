@@ -10,22 +10,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use caudal_core::error::{BrokerError, StoreError};
 use caudal_core::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
-use caudal_core::message::{Delivery, Gap, Marks, Origin, Position, Step};
+use caudal_core::message::{Delivery, Gap, Marks, Position, Step};
 use caudal_core::outcome::RowOutcome;
 use caudal_core::ports::{AppendBatch, Appended, Broker, OnBadRow, Positions, Store, Subscription};
-use caudal_core::rejection::{Code, Rejection};
 use caudal_core::topic::TopicName;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::building::{Arrived, Building, Record};
+use crate::building::Building;
+use crate::deliver::{self, ALONE_AFTER};
 use crate::engine::Engine;
 use crate::settle;
 use crate::topic::Topic;
 
 const RESTART_PAUSE: Duration = Duration::from_millis(500);
-/// Hand-overs after which a message is no longer taken together with others, so that only the one at fault is blamed.
-const ALONE_AFTER: u32 = 3;
 
 /// Why one run of the worker ended.
 #[derive(Debug, thiserror::Error)]
@@ -157,27 +155,12 @@ impl Worker<'_> {
                 break;
             }
             marks.add(delivery.mark)?;
-            self.take(&mut building, delivery);
+            deliver::take(self.engine, self.topic, &mut building, delivery);
             if suspect {
                 break;
             }
         }
         Ok(Ready { building, marks })
-    }
-
-    fn take(&self, building: &mut Building, delivery: Delivery) {
-        if delivery.missing > 0 {
-            let missing = delivery.missing;
-            tracing::error!(topic = %self.topic.name, missing, "the broker dropped messages before they were read");
-            self.topic.metrics.missing(missing);
-        }
-        let poison = delivery.attempt > self.engine.config.deliveries_max;
-        let (mut record, arrived) = open(delivery);
-        if poison && record.fault.is_none() {
-            record.fault = Some(Rejection::whole(Code::Poison, POISON));
-        }
-        // The rejection is in the dead letter.
-        let _ = building.push(self.topic, record, Some(arrived));
     }
 
     async fn commit(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
@@ -211,9 +194,6 @@ impl Worker<'_> {
     }
 }
 
-const POISON: &str =
-    "the broker handed this message over again and again and it was never settled; repair it or send it back";
-
 /// Where the store says that this worker's subscription stands; waits while the store is away.
 struct Committed {
     store: Arc<dyn Store>,
@@ -245,13 +225,4 @@ impl Positions for Committed {
             }
         }
     }
-}
-
-fn open(delivery: Delivery) -> (Record, Arrived) {
-    let id = match delivery.origin {
-        Origin::Accepted => Some(delivery.message.id),
-        Origin::Foreign => None,
-    };
-    let arrived = Arrived { id, published_at: delivery.message.published_at };
-    (Record { fault: delivery.fault, ..delivery.message.into() }, arrived)
 }

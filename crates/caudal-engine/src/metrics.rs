@@ -128,6 +128,11 @@ impl TopicMetrics {
         self.accept(n).settle(Tally { rejected: n, ..Tally::default() });
     }
 
+    /// Ends `n` envelopes whose guard went with an append that was cut off, as [`InFlight::withdraw`] does.
+    pub(crate) fn withdraw(&self, n: u64) {
+        InFlight { metrics: self.clone(), n }.withdraw();
+    }
+
     pub(crate) fn missing(&self, messages: u64) {
         self.missing.inc_by(messages);
     }
