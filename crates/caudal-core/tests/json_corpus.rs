@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
-use caudal_core::json::{check, same, write_string};
+use caudal_core::json::{check, same};
 use caudal_core::rejection::Code::{
     self, DuplicateKey, EmptyBody, InvalidUtf8, MalformedJson, NulCharacter, NumberOutOfRange, StringTooLong, TooDeep,
     TooManyMembers,

@@ -5,10 +5,7 @@
 use std::fmt;
 
 use caudal_core::json::{check, same, write_string};
-use caudal_core::rejection::Code::{
-    self, DuplicateKey, EmptyBody, InvalidUtf8, MalformedJson, NulCharacter, NumberOutOfRange, StringTooLong, TooDeep,
-    TooManyMembers,
-};
+use caudal_core::rejection::Code::{DuplicateKey, NulCharacter, NumberOutOfRange, TooDeep};
 use proptest::prelude::*;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;

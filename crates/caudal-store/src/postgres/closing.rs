@@ -53,13 +53,13 @@ on conflict (topic, field, json_type) do update set
 /// Divides by zero when a position is not what the batch says, which fails the transaction although its COMMIT is already
 /// on the way.
 const POSITIONS: &str = "
-with wanted as (select * from unnest($2::text[], $3::uuid[], $4::int8[], $5::int8[]) as w(subscription, lane, was, is)),
+with wanted as (select * from unnest($2::text[], $3::uuid[], $4::int8[], $5::int8[]) as w(subscription, lane, before, after)),
 moved as (
   insert into _positions as p (topic, subscription, incarnation, position, updated_at)
-  select $1, w.subscription, w.lane, w.is, now() from wanted w
+  select $1, w.subscription, w.lane, w.after, now() from wanted w
   on conflict (topic, subscription, incarnation) do update
     set position = excluded.position, updated_at = excluded.updated_at
-    where p.position = (select w.was from wanted w where w.lane = p.incarnation and w.subscription = p.subscription)
+    where p.position = (select w.before from wanted w where w.lane = p.incarnation and w.subscription = p.subscription)
   returning 1)
 select 1 / (count(*) = (select count(*) from wanted))::int from moved";
 
@@ -159,9 +159,9 @@ impl<'a> Closing<'a> {
         let positions = &self.batch.positions;
         let subscriptions: Vec<&str> = positions.iter().map(|p| p.subscription.as_str()).collect();
         let lanes: Vec<Uuid> = positions.iter().map(|p| p.lane).collect();
-        let was: Vec<i64> = positions.iter().map(|p| p.from as i64).collect();
-        let is: Vec<i64> = positions.iter().map(|p| p.to as i64).collect();
-        let moved = conn.query(query, &[&self.batch.topic.as_str(), &subscriptions, &lanes, &was, &is]).await;
+        let before: Vec<i64> = positions.iter().map(|p| p.from as i64).collect();
+        let after: Vec<i64> = positions.iter().map(|p| p.to as i64).collect();
+        let moved = conn.query(query, &[&self.batch.topic.as_str(), &subscriptions, &lanes, &before, &after]).await;
         match moved {
             Ok(_) => Ok(()),
             Err(error) if error.code().is_some_and(|code| code.code() == "22012") => Err(StoreError::Fenced),

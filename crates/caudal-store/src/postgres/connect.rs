@@ -26,6 +26,9 @@ pub struct PostgresConfig {
     /// Connections that stream reads.
     pub readers: usize,
     pub statement_timeout: Duration,
+    /// Connections that waited longer for work are opened anew: what lies between may have forgotten them without a word, and
+    /// finding that out takes [`UNACKNOWLEDGED_MAX`].
+    pub idle_max: Option<Duration>,
     /// The URL leads to PgBouncer in transaction mode: nothing may outlive a transaction on a server connection.
     pub transaction_pooling: bool,
     /// Names this process in the ledger and in `pg_stat_activity`; no two that run at once may share it.
@@ -39,6 +42,7 @@ impl PostgresConfig {
             writers: 4,
             readers: 4,
             statement_timeout: Duration::from_secs(30),
+            idle_max: None,
             transaction_pooling: false,
             instance: instance.into(),
         }

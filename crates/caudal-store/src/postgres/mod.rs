@@ -65,9 +65,9 @@ impl PostgresStore {
     pub fn new(config: PostgresConfig) -> Result<Self, StoreError> {
         let connector = Connector::new(&config)?;
         Ok(Self {
-            writers: Pool::new(connector.clone(), config.writers, config.statement_timeout),
-            readers: Pool::new(Connector::for_streams(&config)?, config.readers, config.statement_timeout),
-            askers: Pool::new(connector.clone(), ASKERS, config.statement_timeout),
+            writers: Pool::new(connector.clone(), config.writers, &config),
+            readers: Pool::new(Connector::for_streams(&config)?, config.readers, &config),
+            askers: Pool::new(connector.clone(), ASKERS, &config),
             points: PointReads::new(connector.clone()),
             connector,
             careful: Mutex::default(),

@@ -1,12 +1,12 @@
 //! A fixed number of connections, each used by one caller at a time, opened when first needed and again after they broke.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use caudal_core::error::StoreError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::connect::{Conn, Connector};
+use super::connect::{Conn, Connector, PostgresConfig};
 
 #[derive(Debug)]
 pub(super) struct Pool {
@@ -14,6 +14,7 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     /// How long a caller waits for a place.
     patience: Duration,
+    idle_max: Option<Duration>,
     /// Places not in use; the last used goes out first, so that few connections do the work when there is little.
     free: Mutex<Vec<Place>>,
 }
@@ -22,13 +23,15 @@ pub(super) struct Pool {
 struct Place {
     number: usize,
     conn: Option<Conn>,
+    since: Instant,
 }
 
 impl Pool {
-    pub(super) fn new(connector: Connector, size: usize, patience: Duration) -> Arc<Self> {
+    pub(super) fn new(connector: Connector, size: usize, from: &PostgresConfig) -> Arc<Self> {
         let size = size.max(1);
-        let free = (0..size).rev().map(|number| Place { number, conn: None }).collect();
-        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(size)), patience, free: Mutex::new(free) })
+        let free = (0..size).rev().map(|number| Place { number, conn: None, since: Instant::now() }).collect();
+        let (patience, idle_max) = (from.statement_timeout, from.idle_max);
+        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(size)), patience, idle_max, free: Mutex::new(free) })
     }
 
     /// Waits for a place. Its connection is opened by [`Lease::conn`].
@@ -38,7 +41,9 @@ impl Pool {
         let permit = permit.map_err(StoreError::fatal)?;
         let place = self.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let place = place.ok_or_else(|| StoreError::fatal("a connection pool lost a place"))?;
-        Ok(Lease { pool: self.clone(), number: place.number, conn: place.conn, sound: true, permit: Some(permit) })
+        let stale = self.idle_max.is_some_and(|max| place.since.elapsed() > max);
+        let conn = place.conn.filter(|_| !stale);
+        Ok(Lease { pool: self.clone(), number: place.number, conn, sound: true, permit: Some(permit) })
     }
 }
 
@@ -88,7 +93,7 @@ impl Drop for Lease {
         if !self.sound {
             self.conn = None;
         }
-        let place = Place { number: self.number, conn: self.conn.take() };
+        let place = Place { number: self.number, conn: self.conn.take(), since: Instant::now() };
         self.pool.free.lock().unwrap_or_else(PoisonError::into_inner).push(place);
         // After the place is back: whoever waits for the permit finds it.
         self.permit = None;

@@ -212,6 +212,20 @@ pub async fn commits_positions_and_fences(fx: Fixture) {
     assert_eq!(fx.store.tally(&name).await.expect("tally").accepted, 2, "nor is it counted");
     assert_eq!(fx.store.position(&name, "s", Uuid::now_v7()).await.expect("position"), None);
     fx.store.append(step(20, 30, 4).into()).await.expect("the store works on");
+    let (one, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let steps = |steps: &[(Uuid, u64, u64)], n| {
+        let mut batch = batch(&table, OnBadRow::DeadLetter, &[(Uuid::now_v7(), n)]);
+        let position = |s: &(Uuid, u64, u64)| Position { subscription: "s".into(), lane: s.0, from: s.1, to: s.2 };
+        batch.positions = steps.iter().map(position).collect();
+        batch
+    };
+    fx.store.append(steps(&[(one, 0, 5), (other, 7, 9)], 5).into()).await.expect("many lanes at once");
+    let fenced = fx.store.append(steps(&[(one, 5, 6), (other, 8, 10)], 6).into()).await;
+    assert!(matches!(fenced, Err(StoreError::Fenced)), "one lane that moved fences all: {fenced:?}");
+    assert_eq!(fx.store.position(&name, "s", one).await.expect("position"), Some(5));
+    fx.store.append(steps(&[(other, 9, 10), (one, 5, 6)], 7).into()).await.expect("in any order");
+    assert_eq!(fx.store.position(&name, "s", one).await.expect("position"), Some(6));
+    assert_eq!(fx.store.position(&name, "s", other).await.expect("position"), Some(10));
 }
 
 pub async fn aborts_whole(fx: Fixture) {
