@@ -17,6 +17,7 @@ use crate::consume;
 use crate::error::AcceptError;
 use crate::evolve;
 use crate::group::Group;
+use crate::look;
 use crate::topic::{Topic, Topics};
 use crate::waiters::Waiters;
 
@@ -107,6 +108,13 @@ impl Engine {
     /// What a message that the broker confirmed survives; `None` without a broker or before it was asked.
     pub fn durability(&self) -> Option<Durability> {
         self.probe.read().unwrap_or_else(PoisonError::into_inner).as_ref().map(|probe| probe.durability)
+    }
+
+    /// Tells producers that wait here of what other processes stored. Not needed over a broker of this process's own.
+    pub fn start_looking(self: &Arc<Self>) {
+        if self.broker.as_ref().is_some_and(|broker| !broker.searchable()) {
+            self.tasks.spawn(look::run(self.clone()));
+        }
     }
 
     /// Starts a worker for each topic: what the broker holds goes into the store. Needs a broker.

@@ -79,12 +79,11 @@ impl Engine {
             attributes: record.attributes,
             body: record.body,
         };
-        // No worker in this process means nobody to wait for.
         let Answer::WhenStored(bound) = answer else {
             broker.publish(&topic.name, vec![message]).await?;
             return Ok(queued(&**broker, topic, one.id, at));
         };
-        let told = self.waiters.wait_for(one.id, message.body.clone(), message.attributes.clone());
+        let told = self.waiters.wait_for(&topic.name, &message);
         let published = broker.publish(&topic.name, vec![message]).await;
         let outcome = match published {
             Ok(()) => tokio::time::timeout(bound, told).await,

@@ -244,7 +244,7 @@ async fn publish(
         return Ok(Done { verdicts, late: false });
     };
     let ids: Vec<Uuid> = messages.iter().map(|message| message.id).collect();
-    let wait = |m: &Message| engine.waiters.wait_for(m.id, m.body.clone(), m.attributes.clone());
+    let wait = |message: &Message| engine.waiters.wait_for(&topic.name, message);
     let mut told: Vec<_> = messages.iter().map(wait).collect();
     let published = broker.publish(&topic.name, messages).await;
     // The dead ones are waited for as well: the answer names dead letters that its reader can then find.

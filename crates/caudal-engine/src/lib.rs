@@ -15,6 +15,7 @@ mod evolve;
 mod group;
 pub mod ingest;
 pub mod intake;
+mod look;
 pub mod metrics;
 mod pending;
 mod plant;

@@ -4,8 +4,11 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use caudal_core::message::Message;
 use caudal_core::outcome::RowOutcome;
 use caudal_core::ports::Body;
+use caudal_core::time::Instant;
+use caudal_core::topic::TopicName;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -19,8 +22,21 @@ pub(crate) struct Waiters {
 /// itself ended, not the others.
 #[derive(Debug)]
 struct Waiting {
+    topic: TopicName,
+    published_at: Instant,
     message: Body,
     tell: oneshot::Sender<RowOutcome>,
+    /// How often [`Waiters::to_look_for`] passed it.
+    passed: u32,
+}
+
+/// A message that somebody waits for, as far as it takes to look for it.
+#[derive(Debug, Clone)]
+pub(crate) struct Awaited {
+    pub(crate) topic: TopicName,
+    pub(crate) id: Uuid,
+    pub(crate) published_at: Instant,
+    pub(crate) message: Body,
 }
 
 impl Waiters {
@@ -29,10 +45,29 @@ impl Waiters {
     }
 
     /// Registers before publishing, so that no outcome is missed. Dropping the receiver ends the wait.
-    pub(crate) fn wait_for(&self, id: Uuid, body: Bytes, attributes: Option<Bytes>) -> oneshot::Receiver<RowOutcome> {
+    pub(crate) fn wait_for(&self, topic: &TopicName, message: &Message) -> oneshot::Receiver<RowOutcome> {
         let (tell, told) = oneshot::channel();
-        self.lock().entry(id).or_default().push(Waiting { message: Body { body, attributes }, tell });
+        let Message { id, published_at, attributes, body, .. } = message;
+        let message = Body { body: body.clone(), attributes: attributes.clone() };
+        let waiting = Waiting { topic: topic.clone(), published_at: *published_at, message, tell, passed: 0 };
+        self.lock().entry(*id).or_default().push(waiting);
         told
+    }
+
+    /// What it is time to look for, at most `max`: each message ever more rarely, up to every sixteenth time.
+    pub(crate) fn to_look_for(&self, max: usize) -> Vec<Awaited> {
+        let mut due = Vec::new();
+        for (id, list) in self.lock().iter_mut() {
+            for waiting in list.iter_mut().filter(|waiting| !waiting.tell.is_closed()) {
+                waiting.passed += 1;
+                if due.len() < max && (waiting.passed.is_power_of_two() || waiting.passed.is_multiple_of(16)) {
+                    let Waiting { topic, published_at, message, .. } = waiting;
+                    let (topic, message) = (topic.clone(), message.clone());
+                    due.push(Awaited { topic, id: *id, published_at: *published_at, message });
+                }
+            }
+        }
+        due
     }
 
     /// Forgets waits that were given up.

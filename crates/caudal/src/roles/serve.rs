@@ -76,6 +76,7 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     };
     let (address, server) = match roles.contains(&Role::Api) {
         true => {
+            engine.start_looking();
             let registry = std::mem::take(&mut composed.registry);
             let app = App::new(engine.clone(), http_config(loaded)?, registry);
             let (address, server) = listen(loaded, app, stop.clone()).await?;
@@ -115,7 +116,7 @@ async fn prepare_later(engine: Arc<Engine>, roles: Vec<Role>) -> Result<(), Stor
     }
 }
 
-fn http_config(loaded: &Loaded) -> Result<HttpConfig> {
+pub(super) fn http_config(loaded: &Loaded) -> Result<HttpConfig> {
     let http = &loaded.settings.http;
     let config = HttpConfig {
         body_bytes_max: http.body_bytes_max,
