@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, Request, StatusCode, header};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use percent_encoding::percent_decode_str;
 
 use crate::keys::{self, KeyHash};
@@ -23,11 +25,25 @@ pub enum Access {
     Open,
 }
 
-/// Routes that probes may ask without a key: they say nothing about the data.
-const OPEN_PATHS: [&str; 3] = ["/ping", "/livez", "/readyz"];
+/// Who sent a request, for the routes that let strangers come as far as a signature check of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Presented an API key.
+    KeyHolder,
+    /// Needs none: this server is on loopback, or open to anybody.
+    Welcome,
+    /// Nothing is known about them.
+    Stranger,
+}
 
-/// Checks a request's head.
-pub(crate) fn check<B>(request: &Request<B>, access: &Access) -> Result<(), Problem> {
+/// Routes that probes may ask without a key: they say nothing about the data.
+pub(crate) const OPEN_PATHS: [&str; 3] = ["/ping", "/livez", "/readyz"];
+/// Routes whose callers sign what they send instead of presenting a key: SNS and webhooks.
+pub(crate) const SNS_PREFIX: &str = "/sns/";
+pub(crate) const WEBHOOK_PREFIX: &str = "/webhooks/";
+
+/// Checks a request's head. A request to a route that looks at signatures itself is told who its [`Caller`] is.
+pub(crate) fn check<B>(request: &mut Request<B>, access: &Access) -> Result<(), Problem> {
     if request.uri().path_and_query().is_some_and(|p| p.as_str().len() > URI_BYTES_MAX) {
         let detail = format!("a request target has at most {URI_BYTES_MAX} bytes");
         return Err(Problem::new(StatusCode::URI_TOO_LONG, "uri_too_long", detail));
@@ -53,34 +69,80 @@ pub(crate) fn check<B>(request: &Request<B>, access: &Access) -> Result<(), Prob
     if request.version() == http::Version::HTTP_11 && headers.get_all(header::HOST).iter().count() != 1 {
         return Err(Problem::bad_request("missing_host", "HTTP/1.1 requests carry one Host header"));
     }
-    admit(request.uri().path(), headers, access)
+    let door = Door::of(request.method(), request.uri().path());
+    let caller = admit(request.uri().path(), door, headers, access)?;
+    if door != Door::Usual {
+        request.extensions_mut().insert(caller);
+    }
+    Ok(())
 }
 
-fn admit(path: &str, headers: &HeaderMap, access: &Access) -> Result<(), Problem> {
+/// What a route asks of its callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Door {
+    /// The API key.
+    Usual,
+    /// A signature over what is sent, always.
+    Signed,
+    /// A signature by an AWS key pair, where those are configured.
+    Aws,
+}
+
+impl Door {
+    fn of(method: &Method, path: &str) -> Self {
+        if *method != Method::POST {
+            Self::Usual
+        } else if path.starts_with(SNS_PREFIX) || path.starts_with(WEBHOOK_PREFIX) {
+            Self::Signed
+        } else if path == "/" || path.strip_prefix('/').is_some_and(|p| p.starts_with(crate::aws::ACCOUNT)) {
+            Self::Aws
+        } else {
+            Self::Usual
+        }
+    }
+}
+
+fn admit(path: &str, door: Door, headers: &HeaderMap, access: &Access) -> Result<Caller, Problem> {
     match access {
-        Access::Open => Ok(()),
+        Access::Open => Ok(Caller::Welcome),
         Access::Local { listen } => {
             if local_host(headers, *listen) && local_origin(headers) {
-                return Ok(());
+                return Ok(Caller::Welcome);
+            }
+            // A tunnel keeps the name it is reached by, and a page in a browser cannot sign.
+            if door == Door::Signed {
+                return Ok(Caller::Stranger);
             }
             let detail = "this server listens on loopback without keys and answers only requests for localhost";
             Err(Problem::new(StatusCode::MISDIRECTED_REQUEST, "misdirected_request", detail))
         }
-        Access::Keys(_) if OPEN_PATHS.contains(&path) => Ok(()),
+        Access::Keys(_) if OPEN_PATHS.contains(&path) => Ok(Caller::Stranger),
         Access::Keys(hashes) => {
-            let bearer = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
-            let presented = bearer.and_then(|b| b.strip_prefix("Bearer ")).or_else(|| {
+            let authorization = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok());
+            let presented = authorization.and_then(|b| b.strip_prefix("Bearer ")).or_else(|| {
                 // PostgREST's clients send their key here.
                 headers.get("apikey").and_then(|v| v.to_str().ok())
             });
             if presented.is_some_and(|key| keys::admitted(hashes, key.trim())) {
-                return Ok(());
+                return Ok(Caller::KeyHolder);
+            }
+            if door != Door::Usual {
+                let password = authorization.filter(|_| path.starts_with(SNS_PREFIX)).and_then(password);
+                let known = password.is_some_and(|key| keys::admitted(hashes, &key));
+                return Ok(if known { Caller::KeyHolder } else { Caller::Stranger });
             }
             let detail = "send a valid key as Authorization: Bearer <key>; `caudal keys new` makes one";
             Err(Problem::new(StatusCode::UNAUTHORIZED, "unauthorized", detail)
                 .header(header::WWW_AUTHENTICATE, "Bearer realm=\"caudal\""))
         }
     }
+}
+
+/// The password of HTTP Basic: the only credentials that SNS can be given, in the endpoint's URL.
+fn password(authorization: &str) -> Option<String> {
+    let pair = STANDARD.decode(authorization.strip_prefix("Basic ")?.trim()).ok()?;
+    let (_, password) = std::str::from_utf8(&pair).ok()?.split_once(':')?;
+    Some(password.to_owned())
 }
 
 fn local_host(headers: &HeaderMap, listen: SocketAddr) -> bool {

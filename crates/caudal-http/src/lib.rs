@@ -3,8 +3,10 @@
 //!
 //! [`server`] owns sockets and their time limits, [`guard`] what is refused before any route, [`routes`] the table of routes.
 
+pub mod aws;
 mod compat;
 mod console;
+pub mod fetch;
 mod guard;
 mod health;
 pub mod keys;
@@ -12,10 +14,13 @@ mod operate;
 mod prefer;
 pub mod problem;
 mod publish;
+mod pushed;
 mod read;
 mod routes;
 pub mod server;
+pub mod sns;
 mod state;
+pub mod webhook;
 
 pub use guard::Access;
 pub use routes::router;

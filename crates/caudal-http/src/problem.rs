@@ -81,6 +81,14 @@ impl Problem {
         }
     }
 
+    pub fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    pub fn detail(&self) -> &str {
+        &self.0.detail
+    }
+
     pub fn pointer(mut self, pointer: String) -> Self {
         self.0.pointer = Some(pointer);
         self

@@ -16,7 +16,7 @@ use crate::problem::Problem;
 use crate::publish::{self, publish};
 use crate::read::{record, table, tail};
 use crate::state::App;
-use crate::{compat, console, health, operate};
+use crate::{aws, compat, console, health, operate, sns, webhook};
 
 /// Every route of Caudal.
 pub fn router(app: Arc<App>) -> Router {
@@ -44,7 +44,10 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
         .route("/docs/errors/{code}", get(operate::error_page))
-        .route("/", get(console::page))
+        .route("/sns/{topic}", post(sns::receive))
+        .route("/webhooks/{topic}", post(webhook::receive))
+        .route("/", get(console::page).post(aws::door))
+        .route(&format!("/{}/{{queue}}", aws::ACCOUNT), post(aws::door))
         .method_not_allowed_fallback(publish::method_not_allowed)
         .layer(MeasureLayer { app: app.clone() })
         .fallback(not_found)

@@ -96,10 +96,10 @@ fn connection(
     // Small answers must not wait for a peer's delayed ack.
     let _ = stream.set_nodelay(true);
     let head_timeout = config.head_timeout;
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         let (router, config) = (router.clone(), config.clone());
         async move {
-            if let Err(problem) = guard::check(&request, &config.access) {
+            if let Err(problem) = guard::check(&mut request, &config.access) {
                 return Ok(problem.into_response());
             }
             router.oneshot(request.map(axum::body::Body::new)).await

@@ -1,13 +1,18 @@
 //! What every handler can reach.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use caudal_engine::Engine;
 use prometheus_client::registry::Registry;
 
+use crate::aws;
+use crate::fetch::Fetch;
 use crate::health::RequestMetrics;
 use crate::read::cache::RecordCache;
+use crate::sns::{AllowedTopics, Certificates};
+use crate::webhook::Webhook;
 
 /// What a deployment may tune over HTTP.
 #[derive(Debug, Clone)]
@@ -24,6 +29,13 @@ pub struct HttpConfig {
     pub rows_default: u64,
     /// The topic that `/data/{id}` reads and `/ingresar-datos` falls back to.
     pub compat_topic: String,
+    /// Topics that take deliveries of SNS, and of which of its topics.
+    pub sns: HashMap<String, AllowedTopics>,
+    /// Topics that take webhooks, and how those are signed.
+    pub webhooks: HashMap<String, Webhook>,
+    /// Who may publish with an AWS SDK.
+    pub aws_keys: aws::Keys,
+    pub fetch: Fetch,
 }
 
 impl Default for HttpConfig {
@@ -35,6 +47,10 @@ impl Default for HttpConfig {
             record_cache_bytes: 32 * 1024 * 1024,
             rows_default: u64::MAX,
             compat_topic: "data-ingestion-topic".to_owned(),
+            sns: HashMap::new(),
+            webhooks: HashMap::new(),
+            aws_keys: aws::Keys::default(),
+            fetch: Fetch::default(),
         }
     }
 }
@@ -47,12 +63,13 @@ pub struct App {
     pub registry: Registry,
     pub(crate) requests: RequestMetrics,
     pub(crate) cache: RecordCache,
+    pub(crate) certificates: Certificates,
 }
 
 impl App {
     pub fn new(engine: Arc<Engine>, config: HttpConfig, mut registry: Registry) -> Arc<Self> {
         let requests = RequestMetrics::register(&mut registry);
         let cache = RecordCache::new(config.record_cache_bytes);
-        Arc::new(Self { engine, config, registry, requests, cache })
+        Arc::new(Self { engine, config, registry, requests, cache, certificates: Certificates::default() })
     }
 }

@@ -3,6 +3,7 @@
 mod cli;
 mod compose;
 mod config;
+mod doors;
 mod roles;
 mod secret;
 mod settings;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::de::{self, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// A connection URL. `Display`, `Debug` and serialisation mask what stands between the user's name and the host.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -35,6 +36,90 @@ impl fmt::Debug for SecretUrl {
 impl Serialize for SecretUrl {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+/// A secret that is nothing but one: never shown, not even by the error that refuses it.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Secret(String);
+
+impl Secret {
+    pub(crate) fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("****")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str("****")
+    }
+}
+
+impl<'de> Deserialize<'de> for Secret {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut several = deserializer.deserialize_any(SecretsVisitor)?;
+        match several.0.len() {
+            1 => Ok(several.0.remove(0)),
+            _ => Err(de::Error::custom("here stands one secret, in quotes")),
+        }
+    }
+}
+
+/// Several secrets that are valid at once. One may be written without the list.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Secrets(Vec<Secret>);
+
+impl Secrets {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn expose(&self) -> Vec<&str> {
+        self.0.iter().map(Secret::expose).collect()
+    }
+}
+
+impl<'de> Deserialize<'de> for Secrets {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretsVisitor)
+    }
+}
+
+struct SecretsVisitor;
+
+impl<'de> Visitor<'de> for SecretsVisitor {
+    type Value = Secrets;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("secrets in quotes")
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Secrets, E> {
+        Ok(Secrets(vec![Secret(text.to_owned())]))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Secrets, A::Error> {
+        let mut secrets = Vec::new();
+        while let Some(secret) = list.next_element()? {
+            secrets.push(secret);
+        }
+        Ok(Secrets(secrets))
+    }
+
+    // The default says which number it met.
+    fn visit_i64<E: de::Error>(self, _: i64) -> Result<Secrets, E> {
+        Err(E::custom("a secret is written in quotes"))
+    }
+
+    fn visit_f64<E: de::Error>(self, _: f64) -> Result<Secrets, E> {
+        Err(E::custom("a secret is written in quotes"))
     }
 }
 
@@ -72,6 +157,25 @@ mod tests {
         for (url, shown) in cases {
             assert_eq!(SecretUrl::new(url).to_string(), shown);
             assert!(!format!("{:?}", SecretUrl::new(url)).contains("s3cr"));
+        }
+    }
+
+    #[test]
+    fn secrets_are_read_and_never_shown() {
+        #[derive(Debug, Deserialize, Serialize)]
+        struct Both {
+            one: Secret,
+            several: Secrets,
+        }
+        let both: Both = toml::from_str("one = 'a1s3cr'\nseveral = ['b2s3cr', 'c3s3cr']").unwrap();
+        assert_eq!((both.one.expose(), both.several.expose()), ("a1s3cr", vec!["b2s3cr", "c3s3cr"]));
+        let shown = format!("{both:?} {}", toml::to_string(&both).unwrap());
+        assert!(!shown.contains("s3cr") && shown.contains("****"), "{shown}");
+        let single: Both = toml::from_str("one = 'a'\nseveral = 'b'").unwrap();
+        assert_eq!(single.several.expose(), ["b"]);
+        for number in ["one = 739\nseveral = []", "one = 'a'\nseveral = [739]", "one = 73.9\nseveral = []"] {
+            let error = toml::from_str::<Both>(number).unwrap_err();
+            assert!(error.message().contains("in quotes") && !error.message().contains("73"), "{}", error.message());
         }
     }
 }

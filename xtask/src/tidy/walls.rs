@@ -49,8 +49,24 @@ const HTTP: &[&str] = &[
 ];
 const SERVER: &[&str] = &["axum", "axum-core", "tower", "tower-http"];
 /// A name that ends in `-` stands for all names that start so.
-const VENDORS: &[&str] =
-    &["aws-", "lapin", "redis", "fred", "rdkafka", "async-nats", "lambda_runtime", "lambda_http", "object_store"];
+const VENDORS: &[&str] = &[
+    // Not all of `aws-`: aws-lc-rs is cryptography, the one that TLS uses.
+    "aws-config",
+    "aws-credential-",
+    "aws-runtime",
+    "aws-sdk-",
+    "aws-sigv4",
+    "aws-smithy-",
+    "aws-types",
+    "lapin",
+    "redis",
+    "fred",
+    "rdkafka",
+    "async-nats",
+    "lambda_runtime",
+    "lambda_http",
+    "object_store",
+];
 const PARSERS: &[&str] = &["jsonschema", "csv-core", "csv"];
 const SETTINGS: &[&str] = &["clap", "config", "toml", "dotenvy", "figment"];
 

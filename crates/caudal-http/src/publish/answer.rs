@@ -9,6 +9,11 @@ use crate::prefer::Preferences;
 
 /// The answer for one message: `201` stored, `200` duplicate, `202` queued.
 pub(crate) fn one(topic: &str, verdict: &Verdict, preferences: &Preferences) -> Response {
+    finish(plain(topic, verdict), preferences)
+}
+
+/// The same for somebody who has no preferences.
+pub(crate) fn plain(topic: &str, verdict: &Verdict) -> Response {
     let id = verdict.transaction_id;
     let (status, location) = match verdict.state {
         VerdictState::Queued => (StatusCode::ACCEPTED, format!("/v1/receipts/{id}")),
@@ -19,7 +24,7 @@ pub(crate) fn one(topic: &str, verdict: &Verdict, preferences: &Preferences) -> 
     // The id and the topic's name need no escaping.
     let body = format!("{{\"transaction_id\":\"{id}\",\"topic\":\"{topic}\",\"state\":\"{state}\"}}");
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::LOCATION, &location)];
-    finish((status, headers, body).into_response(), preferences)
+    (status, headers, body).into_response()
 }
 
 /// The answer for many: a sum and a verdict a record. `207` when any was set aside (RFC 4918 §11.1, for the status only).

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use crate::cli::ConfigArgs;
 use crate::config;
+use crate::doors;
 
 pub(crate) fn check(args: ConfigArgs) -> Result<ExitCode> {
     let loaded = config::load(args.config.as_deref())?;
@@ -14,6 +15,7 @@ pub(crate) fn check(args: ConfigArgs) -> Result<ExitCode> {
         let metrics = caudal_engine::metrics::Metrics::register(&mut Default::default()).topic(name.as_str());
         caudal_engine::topic::Topic::new(topic, metrics).with_context(|| format!("topic {name}: its schema"))?;
     }
+    doors::open(&loaded.settings, caudal_http::HttpConfig::default())?;
     let listen = loaded.settings.http.listen.parse();
     if let Ok(listen) = listen {
         loaded.access(listen)?;

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
 mod access;
+mod aws;
 mod bad_input;
 mod compat;
 mod dead_letters;
@@ -15,6 +16,7 @@ mod raw_input;
 mod read;
 mod tail;
 mod tools;
+mod webhook;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -46,6 +48,11 @@ const TOPICS: &[(&str, Option<&str>, &str)] = &[
     ("keyed-twice", Some(ORDERS), "key = [\"customer\", \"n\"]"),
     ("table", Some(ORDERS), ""),
     ("tailed", Some(ORDERS), ""),
+    ("hooks", None, webhook::STANDARD),
+    ("forge", Some(ORDERS), webhook::SINGLE),
+    ("queue", None, ""),
+    ("typed-queue", Some(ORDERS), ""),
+    ("keyed-queue", Some(ORDERS), "key = [\"n\"]"),
 ];
 
 /// A server with the topics above; producers wait long, so that a busy machine does not turn a 201 into a 202.
@@ -148,6 +155,8 @@ const CASES: &[Case] = cases! {
     compat: as_written, arn_and_slash, refusals, by_row_number;
     tail: sees_each_record_once;
     tools: publish_query_receipt, reconcile_and_metrics, probes;
+    webhook: standard, several_secrets, refused, in_one_header, bad_ones_are_kept;
+    aws: publish_by_sns, publish_by_sqs, batches, fifo, repeated_by_the_sdk, names_and_attributes, refusals, limits;
 };
 
 async fn all_cases(store: &str, broker: &str) {
