@@ -14,6 +14,8 @@ pub mod redis;
 #[cfg(feature = "sqs")]
 pub mod sqs;
 
+#[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis", feature = "sqs"))]
+mod current;
 #[cfg(feature = "remote")]
 mod remote;
 #[cfg(feature = "remote")]

@@ -3,7 +3,9 @@
 pub mod api;
 pub mod broker;
 pub mod chance;
+mod daemon;
 pub mod load;
+pub mod nats;
 pub mod oracle;
 pub mod postgres;
 pub mod server;
