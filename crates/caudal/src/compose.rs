@@ -16,6 +16,7 @@ use crate::config::Loaded;
 pub(crate) struct Composed {
     pub(crate) engine: Arc<Engine>,
     pub(crate) registry: Registry,
+    #[cfg_attr(not(feature = "embedded"), allow(dead_code))]
     broker: Brokered,
 }
 
@@ -72,6 +73,7 @@ pub(crate) fn store(loaded: &Loaded) -> Result<Arc<dyn Store>> {
             config.readers = settings.readers;
             config.statement_timeout = statement_timeout;
             config.transaction_pooling = settings.transaction_pooling;
+            config.idle_max = (settings.idle_ms_max > 0).then(|| Duration::from_millis(settings.idle_ms_max));
             Ok(Arc::new(caudal_store::postgres::PostgresStore::new(config)?))
         }
         _ => bail!("store.url is {}; it starts with sqlite: or postgres://", settings.url),

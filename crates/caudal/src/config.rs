@@ -64,6 +64,14 @@ fn load_from(file: Option<&Path>, environment: impl Iterator<Item = (String, Str
     Ok(loaded)
 }
 
+/// Whether AWS Lambda, or something in its place, runs this process.
+#[cfg(feature = "lambda")]
+pub(crate) fn in_lambda() -> bool {
+    let needed = ["AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_VERSION"];
+    needed.iter().all(|name| std::env::var_os(name).is_some())
+        && std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").is_ok_and(|size| size.parse::<i32>().is_ok())
+}
+
 /// `CAUDAL_HTTP__LISTEN` → `["http", "listen"]`. Other variables with our prefix belong to commands or tests.
 fn setting_path(name: &str) -> Option<Vec<String>> {
     let rest = name.strip_prefix(PREFIX)?;
@@ -156,8 +164,28 @@ impl Loaded {
     }
 
     /// A path of the embedded parts: under `data_dir` unless absolute.
+    #[cfg(any(feature = "embedded", feature = "sqlite"))]
     pub(crate) fn data_path(&self, path: &str) -> PathBuf {
         self.settings.data_dir.join(path)
+    }
+
+    fn key_hashes(&self) -> Result<Vec<KeyHash>> {
+        let hashes = self.settings.http.keys.iter().map(|text| {
+            KeyHash::parse(text).with_context(|| {
+                "http.keys holds hashes of the form sha256:<64 hex digits>; `caudal keys new` makes one".to_owned()
+            })
+        });
+        hashes.collect()
+    }
+
+    /// Who may come in where there is no address to listen on, and the whole world may be outside. Without keys nobody does.
+    #[cfg(feature = "lambda")]
+    pub(crate) fn access_from_anywhere(&self) -> Result<Access> {
+        let hashes = self.key_hashes()?;
+        Ok(match hashes.is_empty() && self.settings.http.allow_anyone_without_a_key {
+            true => Access::Open,
+            false => Access::Keys(hashes),
+        })
     }
 
     /// Who may come in at `listen`.
@@ -166,12 +194,7 @@ impl Loaded {
     /// An address other than loopback without keys: nobody gets in by mistake (promise 9).
     pub(crate) fn access(&self, listen: SocketAddr) -> Result<Access> {
         let http = &self.settings.http;
-        let hashes = http.keys.iter().map(|text| {
-            KeyHash::parse(text).with_context(|| {
-                "http.keys holds hashes of the form sha256:<64 hex digits>; `caudal keys new` makes one".to_owned()
-            })
-        });
-        let hashes: Vec<_> = hashes.collect::<Result<_>>()?;
+        let hashes = self.key_hashes()?;
         if !hashes.is_empty() {
             return Ok(Access::Keys(hashes));
         }
@@ -230,6 +253,18 @@ mod tests {
         assert_eq!(with(&[("DATABASE_URL", url)]).unwrap().settings.store.url.expose(), url);
         let named = with(&[("DATABASE_URL", url), ("CAUDAL_STORE__URL", "sqlite:a.db")]).unwrap();
         assert_eq!(named.settings.store.url.expose(), "sqlite:a.db");
+    }
+
+    #[test]
+    #[cfg(feature = "lambda")]
+    fn from_anywhere_nobody_comes_in_without_a_key_unless_a_long_flag_says_so() {
+        assert!(matches!(with(&[]).unwrap().access_from_anywhere(), Ok(Access::Keys(keys)) if keys.is_empty()));
+        let hash = format!("[\"{}\"]", KeyHash::of("k"));
+        let keyed = with(&[("CAUDAL_HTTP__KEYS", &hash), ("CAUDAL_HTTP__ALLOW_ANYONE_WITHOUT_A_KEY", "true")]).unwrap();
+        assert!(matches!(keyed.access_from_anywhere(), Ok(Access::Keys(keys)) if keys.len() == 1));
+        let open = with(&[("CAUDAL_HTTP__ALLOW_ANYONE_WITHOUT_A_KEY", "true")]).unwrap();
+        assert!(matches!(open.access_from_anywhere(), Ok(Access::Open)));
+        assert!(with(&[("CAUDAL_HTTP__KEYS", "[\"k\"]")]).unwrap().access_from_anywhere().is_err());
     }
 
     #[test]

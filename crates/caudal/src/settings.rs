@@ -85,6 +85,9 @@ pub(crate) struct Store {
     pub(crate) transaction_pooling: bool,
     /// How long a request's append is repeated while the store is away.
     pub(crate) patience_ms: u64,
+    /// Connections that waited longer for work are opened anew, for networks that forget idle ones without a word; 0 keeps
+    /// them. PostgreSQL only.
+    pub(crate) idle_ms_max: u64,
 }
 
 impl Default for Store {
@@ -96,6 +99,7 @@ impl Default for Store {
             statement_timeout_ms: 30_000,
             transaction_pooling: false,
             patience_ms: 3_000,
+            idle_ms_max: 0,
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Point reads, gathered: whatever waits when a connection is free goes out as one query, the mirror of group commit.
 
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use caudal_core::error::StoreError;
 use caudal_core::row::RowBatch;
@@ -33,38 +34,43 @@ struct Request {
 #[derive(Debug)]
 pub(super) struct PointReads {
     connector: Connector,
+    idle_max: Option<Duration>,
     requests: OnceLock<mpsc::Sender<Request>>,
 }
 
 impl PointReads {
-    pub(super) fn new(connector: Connector) -> Self {
-        Self { connector, requests: OnceLock::new() }
+    pub(super) fn new(connector: Connector, idle_max: Option<Duration>) -> Self {
+        Self { connector, idle_max, requests: OnceLock::new() }
     }
 
     pub(super) async fn get(&self, table: &Arc<Table>, id: Uuid) -> Result<Option<RowBatch>, StoreError> {
         let (answer, answered) = oneshot::channel();
         let request = Request { table: table.clone(), id, answer };
         let gone = |_| StoreError::unavailable("the store is closing");
-        self.requests.get_or_init(|| start(&self.connector)).send(request).await.map_err(|_| gone(()))?;
+        self.requests.get_or_init(|| self.start()).send(request).await.map_err(|_| gone(()))?;
         answered.await.map_err(|_| gone(()))?
     }
-}
 
-fn start(connector: &Connector) -> mpsc::Sender<Request> {
-    let (requests, waiting) = mpsc::channel(WAITING_MAX);
-    let waiting = Arc::new(Mutex::new(waiting));
-    for _ in 0..CONNECTIONS {
-        tokio::spawn(serve(connector.clone(), waiting.clone()));
+    fn start(&self) -> mpsc::Sender<Request> {
+        let (requests, waiting) = mpsc::channel(WAITING_MAX);
+        let waiting = Arc::new(Mutex::new(waiting));
+        for _ in 0..CONNECTIONS {
+            tokio::spawn(serve(self.connector.clone(), self.idle_max, waiting.clone()));
+        }
+        requests
     }
-    requests
 }
 
-async fn serve(connector: Connector, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
+async fn serve(connector: Connector, idle_max: Option<Duration>, waiting: Arc<Mutex<mpsc::Receiver<Request>>>) {
     let mut conn: Option<Conn> = None;
+    let mut used = Instant::now();
     let mut gathered = Vec::with_capacity(GATHERED_MAX);
     loop {
         if waiting.lock().await.recv_many(&mut gathered, GATHERED_MAX).await == 0 {
             return;
+        }
+        if idle_max.is_some_and(|max| used.elapsed() > max) {
+            conn = None;
         }
         let mut by_table: HashMap<usize, Vec<Request>> = HashMap::default();
         for request in gathered.drain(..) {
@@ -74,6 +80,7 @@ async fn serve(connector: Connector, waiting: Arc<Mutex<mpsc::Receiver<Request>>
             let found = find(&connector, &mut conn, &requests).await;
             answer(requests, found);
         }
+        used = Instant::now();
     }
 }
 

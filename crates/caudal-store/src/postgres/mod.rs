@@ -68,7 +68,7 @@ impl PostgresStore {
             writers: Pool::new(connector.clone(), config.writers, &config),
             readers: Pool::new(Connector::for_streams(&config)?, config.readers, &config),
             askers: Pool::new(connector.clone(), ASKERS, &config),
-            points: PointReads::new(connector.clone()),
+            points: PointReads::new(connector.clone(), config.idle_max),
             connector,
             careful: Mutex::default(),
             begin: connect::begin(&config),
