@@ -21,8 +21,10 @@ pub mod server;
 pub mod sns;
 mod state;
 pub mod webhook;
+mod whole;
 
 pub use guard::Access;
 pub use routes::router;
 pub use server::{ServerConfig, serve};
 pub use state::{App, HttpConfig};
+pub use whole::Whole;
