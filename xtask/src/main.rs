@@ -1,6 +1,7 @@
 //! Caudal's own tools: `cargo xtask tidy` holds the rules that a compiler does not, `cargo xtask bench` measures.
 
 mod bench;
+mod lambda;
 mod tidy;
 
 use std::path::{Path, PathBuf};
@@ -11,10 +12,12 @@ use anyhow::{Context, Result};
 const USAGE: &str = "\
 usage: cargo xtask tidy [--fix]
        cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
+       cargo xtask lambda [--features LIST] [--runs N]
 
 tidy   checks the walls between the crates, the size of files, the pages of error codes and decisions, the crate graph
        --fix  writes the crate graph in ARCHITECTURE.md anew
-bench  measures beside a limit and peers; `cargo xtask bench --help` has the names and cases";
+bench  measures beside a limit and peers; `cargo xtask bench --help` has the names and cases
+lambda builds the package for AWS Lambda, and prints its size and how soon it asks for work";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -22,6 +25,7 @@ fn main() -> ExitCode {
     let done = match command {
         "tidy" => tidy::run(&root(), rest),
         "bench" => bench::run(&root(), rest),
+        "lambda" => lambda::run(&root(), rest),
         "-h" | "--help" => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
