@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use caudal_core::error::BrokerError;
 use caudal_core::rejection::{Code, Rejection};
 use caudal_engine::AcceptError;
 
@@ -116,6 +117,7 @@ impl From<AcceptError> for Fault {
                 tracing::error!(%error, "an AWS client was answered 500");
                 Self::new(&INTERNAL, "Caudal failed; its log has the cause")
             }
+            AcceptError::Broker(BrokerError::Refused(why)) => Self::new(&INVALID, why),
             AcceptError::Store(_) | AcceptError::Broker(_) => {
                 tracing::warn!(%error, "an AWS client was answered 503");
                 Self::new(&UNAVAILABLE, "a dependency is away; repeat the request")

@@ -4,6 +4,7 @@
 use http::StatusCode;
 use reqwest::Url;
 
+use super::Message;
 use crate::problem::{Problem, excerpt};
 
 /// The certificate's name, as SNS writes it.
@@ -22,7 +23,11 @@ pub(crate) fn certificate(text: &str, region: &str) -> Result<Url, Problem> {
 }
 
 /// The address that confirms a subscription.
-pub(crate) fn confirmation(text: &str, region: &str) -> Result<Url, Problem> {
+pub(crate) fn confirmation(message: &Message, region: &str) -> Result<Url, Problem> {
+    confirming(message.subscribe_url.as_deref().unwrap_or_default(), region)
+}
+
+fn confirming(text: &str, region: &str) -> Result<Url, Problem> {
     let confirms =
         |url: &Url| url.query_pairs().any(|(name, value)| name == "Action" && value == "ConfirmSubscription");
     checked(text, region).filter(confirms).ok_or_else(|| foreign("SubscribeURL", text))
@@ -65,7 +70,7 @@ mod tests {
         let china = PEM.replace("us-east-1.amazonaws.com", "cn-north-1.amazonaws.com.cn");
         assert!(certificate(&china, "cn-north-1").is_ok());
         let confirm = "https://sns.eu-west-1.amazonaws.com/?Action=ConfirmSubscription&TopicArn=a&Token=b";
-        assert_eq!(confirmation(confirm, "eu-west-1").unwrap().as_str(), confirm);
+        assert_eq!(confirming(confirm, "eu-west-1").unwrap().as_str(), confirm);
     }
 
     #[test]
@@ -112,7 +117,7 @@ mod tests {
             "https://sns.us-east-1.amazonaws.com/?Action=DeleteTopic",
             "https://sns.us-east-1.amazonaws.com/",
         ] {
-            assert!(confirmation(forged, "us-east-1").is_err(), "{forged}");
+            assert!(confirming(forged, "us-east-1").is_err(), "{forged}");
         }
     }
 }

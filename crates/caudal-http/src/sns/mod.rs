@@ -21,6 +21,7 @@ use http::{HeaderMap, StatusCode, header};
 
 pub(crate) use certificate::Certificates;
 use message::{Kind, Message};
+use reqwest::Url;
 
 use crate::fetch::FetchError;
 use crate::guard::Caller;
@@ -103,11 +104,15 @@ pub(crate) async fn receive(
     let message = Message::parse(kind, &body)?;
     let arn = allowed.find(&message.topic_arn)?;
     check_age(&message)?;
+    let confirmation = match message.kind {
+        Kind::SubscriptionConfirmation => Some(address::confirmation(&message, &arn.region)?),
+        _ => None,
+    };
     app.certificates.verify(&app.config.fetch, &message, &arn.region).await?;
-    match message.kind {
-        Kind::Notification => pushed::keep(&app, topic.name.as_str(), message.into_record()).await,
-        Kind::SubscriptionConfirmation => confirm(&app, &message, &arn.region).await,
-        Kind::UnsubscribeConfirmation => {
+    match (message.kind, confirmation) {
+        (_, Some(url)) => confirm(&app, &message.topic_arn, url).await,
+        (Kind::Notification, _) => pushed::keep(&app, topic.name.as_str(), message.into_record()).await,
+        _ => {
             tracing::warn!(topic = name, arn = message.topic_arn, "SNS ended its subscription to this endpoint");
             Ok(json_response(StatusCode::OK, &status_body("unsubscribed")))
         }
@@ -126,11 +131,10 @@ fn check_age(message: &Message) -> Result<(), Problem> {
 }
 
 /// Answers SNS's question whether this endpoint wants the topic.
-async fn confirm(app: &App, message: &Message, region: &str) -> Result<Response, Problem> {
-    let url = address::confirmation(message.subscribe_url.as_deref().unwrap_or_default(), region)?;
+async fn confirm(app: &App, arn: &str, url: Url) -> Result<Response, Problem> {
     match app.config.fetch.get(url).await {
         Ok(_) => {
-            tracing::info!(arn = message.topic_arn, "SNS's subscription is confirmed");
+            tracing::info!(arn, "SNS's subscription is confirmed");
             Ok(json_response(StatusCode::OK, &status_body("confirmed")))
         }
         Err(error) => Err(unreachable("SubscribeURL", &error)),

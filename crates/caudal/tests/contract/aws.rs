@@ -422,3 +422,31 @@ async fn with_keys_nobody_publishes_unsigned() {
     let reply = server.api().post("/", &[FORM], "Action=ListTopics").await.unwrap();
     assert_eq!((reply.status, code(&reply).as_str()), (403, "MissingAuthenticationToken"));
 }
+
+/// What a client repeats by itself: nothing was taken, or nobody can say.
+#[tokio::test]
+async fn while_the_store_is_away_publishers_are_asked_to_repeat() {
+    let mut server = server("postgres://nobody@127.0.0.1:9/none", "none:").env("CAUDAL_STORE__PATIENCE_MS", "50");
+    server.spawn().unwrap();
+    let api = server.api();
+    let begun = std::time::Instant::now();
+    while api.get("/livez").await.is_err() {
+        assert!(begun.elapsed().as_secs() < 30, "{}", server.log());
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    let published = api.post("/", &[FORM], "Action=Publish&TopicArn=x:queue&Message=1").await.unwrap();
+    assert_eq!((published.status, code(&published).as_str()), (503, "ServiceUnavailable"), "{}", published.text());
+    assert_eq!(element(&published.text(), "Type"), "Receiver");
+    let headers = [("content-type", "application/x-amz-json-1.0"), ("x-amz-target", "AmazonSQS.SendMessageBatch")];
+    let entries = json!([{ "Id": "a", "MessageBody": "1" }, { "Id": "b", "MessageBody": "{" }]);
+    let body = json!({ "QueueUrl": "http://x/1/queue", "Entries": entries }).to_string();
+    let mixed = api.post("/", &headers, body).await.unwrap();
+    let failed: Vec<_> = mixed.json()["Failed"].as_array().unwrap().iter().map(|f| f["SenderFault"].clone()).collect();
+    assert_eq!((mixed.status, failed), (200, vec![json!(false), json!(true)]), "{}", mixed.text());
+    let entries = json!([{ "Id": "a", "MessageBody": "1" }, { "Id": "b", "MessageBody": "2" }]);
+    let body = json!({ "QueueUrl": "http://x/1/queue", "Entries": entries }).to_string();
+    let all = api.post("/", &headers, body).await.unwrap();
+    assert_eq!((all.status, all.header("x-amzn-query-error")), (503, "ServiceUnavailable;Receiver"), "{}", all.text());
+    let pushed = crate::webhook::delivered(&api, "msg_away", "{}").await;
+    assert_eq!((pushed.status, pushed.code().as_str()), (503, "store_unavailable"), "{}", pushed.text());
+}

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use caudal_testkit::api::Reply;
+use caudal_testkit::api::{Api, Reply};
 use serde_json::json;
 
 use crate::{Context, SQLITE, id_of, server};
@@ -35,7 +35,17 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
 
+/// A delivery that is signed as it should be.
+pub(crate) async fn delivered(api: &Api, id: &str, body: &str) -> Reply {
+    let at = now();
+    post(api, id, at, &standard_signature(NEW, id, at, body), body).await
+}
+
 async fn deliver(cx: &Context, id: &str, at: u64, signature: &str, body: &str) -> Reply {
+    post(&cx.api, id, at, signature, body).await
+}
+
+async fn post(api: &Api, id: &str, at: u64, signature: &str, body: &str) -> Reply {
     let at = at.to_string();
     let headers = [
         ("content-type", "application/json"),
@@ -43,7 +53,7 @@ async fn deliver(cx: &Context, id: &str, at: u64, signature: &str, body: &str) -
         ("webhook-timestamp", &at),
         ("webhook-signature", signature),
     ];
-    cx.api.post("/webhooks/hooks", &headers, body.to_owned()).await.unwrap()
+    api.post("/webhooks/hooks", &headers, body.to_owned()).await.unwrap()
 }
 
 pub(crate) async fn standard(cx: Arc<Context>) {
