@@ -76,7 +76,7 @@ fn make_client() -> reqwest::Result<reqwest::Client> {
 
 async fn get(client: &reqwest::Client, url: Url) -> Result<Bytes, FetchError> {
     let host = url.host_str().unwrap_or_default().to_owned();
-    let away = |error: reqwest::Error| FetchError::Unavailable(format!("{host}: {}", error.without_url()));
+    let away = |error: reqwest::Error| FetchError::Unavailable(format!("{host}: {}", cause(&error)));
     let mut response = client.get(url).send().await.map_err(away)?;
     let status = response.status();
     if status.is_server_error() || status == reqwest::StatusCode::TOO_MANY_REQUESTS {
@@ -93,6 +93,15 @@ async fn get(client: &reqwest::Client, url: Url) -> Result<Bytes, FetchError> {
         page.extend_from_slice(&chunk);
     }
     Ok(page.freeze())
+}
+
+/// What lies under an error that says no more than that there was one.
+fn cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 #[cfg(test)]
