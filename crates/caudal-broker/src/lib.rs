@@ -11,14 +11,14 @@ pub mod nats;
 pub mod rabbitmq;
 #[cfg(feature = "redis")]
 pub mod redis;
-#[cfg(feature = "sqs")]
+#[cfg(feature = "sqs-records")]
 pub mod sqs;
 
 #[cfg(any(feature = "nats", feature = "rabbitmq", feature = "redis", feature = "sqs"))]
 mod current;
 #[cfg(feature = "remote")]
 mod remote;
-#[cfg(feature = "remote")]
+#[cfg(feature = "wire")]
 mod wire;
 
 #[cfg(feature = "remote")]

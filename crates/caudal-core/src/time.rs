@@ -14,12 +14,14 @@ const LAST: i64 = 253_402_300_799_999_999;
 pub struct Instant(pub i64);
 
 impl Instant {
+    /// Any number is taken, because it may be what somebody wrote into a header; those beyond the calendar wrap, and come back
+    /// from [`unix_micros`](Self::unix_micros) as they were.
     pub fn from_unix_micros(micros: i64) -> Self {
-        Self(micros - EPOCH_SHIFT_MICROS)
+        Self(micros.wrapping_sub(EPOCH_SHIFT_MICROS))
     }
 
     pub fn unix_micros(self) -> i64 {
-        self.0 + EPOCH_SHIFT_MICROS
+        self.0.wrapping_add(EPOCH_SHIFT_MICROS)
     }
 
     pub fn unix_millis(self) -> i64 {

@@ -41,6 +41,7 @@ pub struct Harness {
     /// Keeps the topics of tests that share a server apart.
     prefix: String,
     ordered: bool,
+    locks: bool,
     counts: bool,
     delays: bool,
     waits: Duration,
@@ -66,6 +67,7 @@ impl Harness {
             open: Box::new(open),
             prefix: Uuid::now_v7().simple().to_string()[24..].to_owned(),
             ordered: true,
+            locks: false,
             counts: false,
             delays: false,
             waits: Duration::ZERO,
@@ -79,6 +81,11 @@ impl Harness {
     /// The broker promises no order (SQS standard queues).
     pub fn unordered(self) -> Self {
         Self { ordered: false, ..self }
+    }
+
+    /// While messages of a key are out, the broker hands out no more of that key (SQS FIFO queues).
+    pub fn locks_keys(self) -> Self {
+        Self { locks: true, ..self }
     }
 
     /// The broker counts hand-overs.
@@ -302,6 +309,14 @@ pub(crate) fn sorted(mut messages: Vec<Message>) -> Vec<Message> {
 }
 
 impl Harness {
+    /// Messages that a reader may have all at once: of one key, unless the broker locks keys.
+    pub(crate) fn at_once(&self, numbers: std::ops::Range<u64>) -> Vec<Message> {
+        match self.locks {
+            true => numbers.map(|number| Message { key: Some(format!("k{number}")), ..message(number) }).collect(),
+            false => delivering::in_line(numbers),
+        }
+    }
+
     /// Holds what came against what was sent: in order where the broker promises one for all messages without a key or with
     /// one key; the caller sees to it that they are such.
     pub(crate) fn same(&self, got: Vec<Message>, sent: Vec<Message>) {

@@ -1,0 +1,55 @@
+"""moto with its queues made safe for several requests at once, and FIFO groups that keep their order.
+
+moto answers each request in a thread of its own and takes no care: two polls can be given the same message, a delete forgets what
+is sent meanwhile, and a long poll judges a FIFO group by what was out when it began. Here every call has the queues to itself, and
+a long poll waits outside, asking anew. And when the time of several messages of a group is over at once, moto hands out the last of
+them first, because it frees them one by one as it passes them; here all are freed before.
+"""
+
+import threading
+import time
+
+from moto.server import main
+from moto.sns.models import SNSBackend
+from moto.sqs.models import SQSBackend
+
+PAUSE_SECONDS = 0.02
+
+alone = threading.RLock()
+
+
+def one_at_a_time(inner):
+    def call(*args, **kwargs):
+        with alone:
+            return inner(*args, **kwargs)
+
+    return call
+
+
+for backend in (SNSBackend, SQSBackend):
+    for name, inner in list(vars(backend).items()):
+        if callable(inner) and not name.startswith("_"):
+            setattr(backend, name, one_at_a_time(inner))
+
+receive_one_by_one = SQSBackend.receive_message
+
+
+def receive_now(self, queue_name, *rest):
+    with alone:
+        queue = self.get_queue(queue_name)
+        for message in [message for message in queue.pending_messages if message.visible]:
+            queue.pending_messages.remove(message)
+        return receive_one_by_one(self, queue_name, *rest)
+
+
+def receive_message(self, queue_name, count, wait_seconds_timeout, visibility_timeout, message_attribute_names=None):
+    end = time.monotonic() + wait_seconds_timeout
+    while True:
+        found = receive_now(self, queue_name, count, 0, visibility_timeout, message_attribute_names)
+        if found or time.monotonic() >= end:
+            return found
+        time.sleep(PAUSE_SECONDS)
+
+
+SQSBackend.receive_message = receive_message
+main()
