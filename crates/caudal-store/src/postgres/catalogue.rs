@@ -5,7 +5,7 @@ use std::time::Duration;
 use caudal_core::error::StoreError;
 use caudal_core::schema::{Column, ColumnType, ID, Origin, ROW, STORED_AT, Table};
 use tokio_postgres::types::Type;
-use tokio_postgres::{Client, Error};
+use tokio_postgres::{Client, Error, Row};
 
 use super::PostgresStore;
 use super::error::store_error;
@@ -22,6 +22,9 @@ const ALTER_ATTEMPTS: u32 = 5;
 const ALTER_PAUSE: Duration = Duration::from_millis(300);
 
 pub(super) async fn migrate(store: &PostgresStore) -> Result<Vec<String>, StoreError> {
+    if is_up_to_date(store).await? {
+        return Ok(Vec::new());
+    }
     let mut conn = store.connector.connect().await?;
     let mut applied = Vec::new();
     for migration in &MIGRATIONS {
@@ -49,7 +52,31 @@ pub(super) async fn migrate(store: &PostgresStore) -> Result<Vec<String>, StoreE
     Ok(applied)
 }
 
+/// Looks without a lock, on a connection that will be used anyway: usually there is nothing to do, and many processes may
+/// start at once.
+async fn is_up_to_date(store: &PostgresStore) -> Result<bool, StoreError> {
+    let sql = "select 1 from pg_catalog.pg_class where oid = to_regclass('_caudal_migrations')";
+    if store.ask_over(&store.writers, sql, &[], true).await?.is_empty() {
+        return Ok(false);
+    }
+    let rows = store.ask_over(&store.writers, "select name, checksum from _caudal_migrations", &[], true).await?;
+    for migration in &MIGRATIONS {
+        let found = rows.iter().find(|row| row.try_get(0).is_ok_and(|name: &str| name == migration.name));
+        let checksum: Option<&str> = found.map(|row| row.try_get(1)).transpose().map_err(store_error)?;
+        if !migration.is_applied(checksum)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 pub(super) async fn ensure_table(store: &PostgresStore, table: &Table) -> Result<Vec<Column>, StoreError> {
+    let there = store.ask_over(&store.writers, COLUMNS, &[(&quoted(&table.name), Type::TEXT)], true).await?;
+    if let Some(there) = &found(&there)?
+        && missing(table, there)?.is_empty()
+    {
+        return Ok(beyond(table, there));
+    }
     let conn = store.connector.connect().await?;
     let mut attempt = 1;
     loop {
@@ -70,14 +97,7 @@ fn is_locked(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
     code.is_some_and(|code| matches!(code.code(), "55P03" | "40P01"))
 }
 
-/// Looks first without a lock: usually there is nothing to do.
 async fn ensure_once(client: &Client, table: &Table) -> Result<Vec<Column>, StoreError> {
-    let there = columns(client, table).await?;
-    if let Some(there) = &there
-        && missing(table, there)?.is_empty()
-    {
-        return Ok(beyond(table, there));
-    }
     let begin = format!("begin; set local statement_timeout = 0; {SCHEMA_LOCK}; set local lock_timeout = '2s'");
     client.batch_execute(&begin).await.map_err(store_error)?;
     let changes = match columns(client, table).await? {
@@ -98,11 +118,15 @@ struct Found {
     not_null: bool,
 }
 
+const COLUMNS: &str = "select attname::text, format_type(atttypid, atttypmod), attnotnull from pg_attribute
+    where attrelid = to_regclass($1) and attnum > 0 and not attisdropped order by attnum";
+
 async fn columns(client: &Client, table: &Table) -> Result<Option<Vec<Found>>, StoreError> {
-    let sql = "select attname::text, format_type(atttypid, atttypmod), attnotnull from pg_attribute
-               where attrelid = to_regclass($1) and attnum > 0 and not attisdropped order by attnum";
     let name = quoted(&table.name);
-    let rows = client.query_typed(sql, &[(&name, Type::TEXT)]).await.map_err(store_error)?;
+    found(&client.query_typed(COLUMNS, &[(&name, Type::TEXT)]).await.map_err(store_error)?)
+}
+
+fn found(rows: &[Row]) -> Result<Option<Vec<Found>>, StoreError> {
     let found = rows.iter().map(|row| {
         let sql_type: String = row.try_get(1)?;
         Ok(Found { name: row.try_get(0)?, ty: column_type(&sql_type), sql_type, not_null: row.try_get(2)? })

@@ -1,5 +1,7 @@
 //! Dead letters, accounting, positions: small statements for whoever operates Caudal.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use caudal_core::dead_letter::{DeadLetterState, KeptDeadLetter, payload_as_text, payload_from_text};
 use caudal_core::error::StoreError;
@@ -13,6 +15,7 @@ use uuid::Uuid;
 
 use super::PostgresStore;
 use super::error::{keeps_connection, store_error};
+use super::pool::Pool;
 use super::wire::Stamp;
 use crate::settle::without_nul;
 
@@ -25,7 +28,17 @@ impl PostgresStore {
     /// One short statement. A read is repeated once when its connection turned out to be dead; a write
     /// is not, its outcome is unknown.
     pub(super) async fn ask(&self, sql: &str, params: &[Typed<'_>], repeat: bool) -> Result<Vec<Row>, StoreError> {
-        let mut lease = self.askers.lease().await?;
+        self.ask_over(&self.askers, sql, params, repeat).await
+    }
+
+    pub(super) async fn ask_over(
+        &self,
+        pool: &Arc<Pool>,
+        sql: &str,
+        params: &[Typed<'_>],
+        repeat: bool,
+    ) -> Result<Vec<Row>, StoreError> {
+        let mut lease = pool.lease().await?;
         let types: Vec<Type> = params.iter().map(|(_, ty)| ty.clone()).collect();
         let values: Vec<&(dyn ToSql + Sync)> = params.iter().map(|(value, _)| *value).collect();
         let mut left = usize::from(repeat);
