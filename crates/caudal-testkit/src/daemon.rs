@@ -75,8 +75,14 @@ impl Daemon {
     }
 
     /// Holds it where it is: it answers nothing, and its connections stay.
+    /// Returns when it has stopped: the signal is delivered to one thread of it after another.
     pub(crate) fn hold(&self) -> Result<()> {
-        self.signal(Signal::STOP)
+        self.signal(Signal::STOP)?;
+        let pid = self.child().as_ref().map(Child::id).context("it does not run")?;
+        while !threads_have_stopped(pid)? {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     pub(crate) fn let_go(&self) -> Result<()> {
@@ -109,6 +115,19 @@ impl Drop for Daemon {
     }
 }
 
+/// Whether no thread of a process runs.
+fn stopped(pid: u32) -> Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
+        // The state follows the name, which is in brackets and may hold anything.
+        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
+        if !state.starts_with('T') {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// A shell that waits for us to end: its input closes with our process, however that dies. Then it kills what is left and
 /// removes the files.
 fn warden(home: &Path) -> Result<Child> {
@@ -135,4 +154,16 @@ pub(crate) fn certificates(home: &Path) -> Result<()> {
     )?;
     let sign = ["x509", "-req", "-days", "30", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key"];
     openssl(&[&sign[..], &["-CAcreateserial", "-extfile", "names", "-out", "server.crt"]].concat())
+}
+
+/// Whether the kernel calls every thread of a process stopped (proc(5), `stat`).
+fn threads_have_stopped(pid: u32) -> Result<bool> {
+    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let stat = std::fs::read_to_string(thread?.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit(") ").next().and_then(|rest| rest.chars().next());
+        if !matches!(state, Some('T' | 't') | None) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }

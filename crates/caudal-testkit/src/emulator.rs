@@ -63,13 +63,14 @@ pub struct Road {
     to: u16,
     state: Arc<Mutex<Vec<TcpStream>>>,
     open: Mutex<Option<Arc<AtomicBool>>>,
+    held: Arc<AtomicBool>,
 }
 
 impl Road {
     pub fn to(port: u16) -> Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let own = listener.local_addr()?.port();
-        let road = Self { port: own, to: port, state: Arc::default(), open: Mutex::new(None) };
+        let road = Self { port: own, to: port, state: Arc::default(), open: Mutex::new(None), held: Arc::default() };
         road.serve(listener);
         Ok(road)
     }
@@ -105,17 +106,26 @@ impl Road {
         Ok(())
     }
 
+    /// Lets nothing pass, in either direction, and cuts nothing off: whoever asks waits.
+    pub fn hold(&self) {
+        self.held.store(true, Ordering::SeqCst);
+    }
+
+    pub fn let_go(&self) {
+        self.held.store(false, Ordering::SeqCst);
+    }
+
     fn serve(&self, listener: TcpListener) {
         let open = Arc::new(AtomicBool::new(true));
         *self.open.lock().unwrap_or_else(PoisonError::into_inner) = Some(open.clone());
-        let (state, to) = (self.state.clone(), self.to);
+        let (state, held, to) = (self.state.clone(), self.held.clone(), self.to);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 if !open.load(Ordering::SeqCst) {
                     return;
                 }
                 // What cannot be passed on is dropped, which its client notices.
-                let _ = stream.and_then(|stream| pass(stream, to, &state));
+                let _ = stream.and_then(|stream| pass(stream, to, &state, &held));
             }
         });
     }
@@ -127,17 +137,31 @@ impl Drop for Road {
     }
 }
 
-fn pass(client: TcpStream, to: u16, state: &Mutex<Vec<TcpStream>>) -> std::io::Result<()> {
+fn pass(client: TcpStream, to: u16, state: &Mutex<Vec<TcpStream>>, held: &Arc<AtomicBool>) -> std::io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", to))?;
     let mut kept = state.lock().unwrap_or_else(PoisonError::into_inner);
-    for (mut from, mut into) in [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)]
-    {
+    for (from, into) in [(client.try_clone()?, server.try_clone()?), (server.try_clone()?, client.try_clone()?)] {
+        let held = held.clone();
         std::thread::spawn(move || {
-            let _ = std::io::copy(&mut from, &mut into);
+            let _ = copy(&from, &into, &held);
             let _ = into.shutdown(Shutdown::Both);
             let _ = from.shutdown(Shutdown::Both);
         });
     }
     kept.extend([client, server]);
     Ok(())
+}
+
+fn copy(mut from: &TcpStream, mut into: &TcpStream, held: &AtomicBool) -> std::io::Result<()> {
+    let mut buffer = [0; 16 * 1024];
+    loop {
+        let read = from.read(&mut buffer)?;
+        if read == 0 {
+            return Ok(());
+        }
+        while held.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        into.write_all(&buffer[..read])?;
+    }
 }

@@ -5,11 +5,16 @@ pub mod broker;
 pub mod chance;
 mod daemon;
 pub mod emulator;
+#[cfg(feature = "kafka")]
+pub mod kafka;
+pub mod lambda;
 pub mod load;
 pub mod localstack;
 pub mod moto;
 pub mod nats;
 pub mod oracle;
 pub mod postgres;
+pub mod rabbitmq;
+pub mod redis;
 pub mod server;
 pub mod store;

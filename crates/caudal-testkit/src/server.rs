@@ -26,6 +26,7 @@ pub struct Server {
     store: String,
     broker: String,
     topics: String,
+    roles: String,
     environment: Vec<(String, String)>,
     child: Option<Child>,
 }
@@ -40,6 +41,7 @@ impl Server {
             store: "sqlite:caudal.db".to_owned(),
             broker: "embedded:".to_owned(),
             topics: String::new(),
+            roles: "api,worker".to_owned(),
             environment: Vec::new(),
             child: None,
         })
@@ -52,6 +54,12 @@ impl Server {
 
     pub fn broker(mut self, url: impl Into<String>) -> Self {
         self.broker = url.into();
+        self
+    }
+
+    /// Only some of the roles. Without `api` nothing tells when it is ready: [`spawn`](Self::spawn) it.
+    pub fn roles(mut self, roles: &str) -> Self {
+        self.roles = roles.to_owned();
         self
     }
 
@@ -150,7 +158,7 @@ impl Server {
     pub fn spawn(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "it runs already");
         let log = File::options().append(true).create(true).open(self.home.path().join("log"))?;
-        let mut command = self.command(&["serve"])?;
+        let mut command = self.command(&["serve", "--role", &self.roles])?;
         command.stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("starting caudal")?);
         Ok(())

@@ -10,9 +10,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use caudal_testkit::chance::Chance;
+use caudal_testkit::kafka::Kafka;
 use caudal_testkit::load::{self, Load, PLAIN_TOPIC, SCHEMA, TYPED_TOPIC};
+use caudal_testkit::localstack::LocalStack;
+use caudal_testkit::nats::Nats;
 use caudal_testkit::oracle::Oracle;
 use caudal_testkit::postgres;
+use caudal_testkit::rabbitmq::RabbitMq;
+use caudal_testkit::redis::Redis;
 use caudal_testkit::server::Server;
 use futures_util::future::BoxFuture;
 use serde_json::json;
@@ -35,6 +40,9 @@ fn caudal(store: &str, broker: &str) -> Server {
         .topic(TYPED_TOPIC, Some(SCHEMA), "")
         .env("CAUDAL_HTTP__WAIT_MS", "200")
         .env("CAUDAL_LOG__LEVEL", "warn")
+        // Any credentials will do for an emulator of AWS.
+        .env("AWS_ACCESS_KEY_ID", "test")
+        .env("AWS_SECRET_ACCESS_KEY", "test")
 }
 
 async fn survives(victim: Victim) {
@@ -88,4 +96,169 @@ async fn survives(victim: Victim) {
     assert!(findings.is_clean(), "{}: {findings}", victim.name);
     println!("{}: {workers} workers and {brokers} brokers killed; {findings}; {answers:?}", victim.name);
     assert!(findings.acknowledged >= messages);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_and_the_worker_are_killed() {
+    let server = Arc::new(RabbitMq::start().unwrap());
+    let url = server.url();
+    survives(Victim { name: "RabbitMQ", url, crash: Some(crash(server)), messages: 100_000 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_and_the_worker_are_killed() {
+    let server = Arc::new(Nats::start().unwrap());
+    let url = server.url();
+    survives(Victim { name: "NATS", url, crash: Some(crash(server)), messages: 100_000 }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_and_the_worker_are_killed() {
+    let server = Arc::new(Redis::start().unwrap());
+    let url = server.url();
+    survives(Victim { name: "Redis", url, crash: Some(crash(server)), messages: 100_000 }).await;
+}
+
+/// librdkafka's mock cluster: it has no disk, so only the worker is killed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_worker_of_a_kafka_topic_is_killed() {
+    let server = Kafka::start().unwrap();
+    survives(Victim { name: "Kafka (mock cluster)", url: server.url(), crash: None, messages: 100_000 }).await;
+}
+
+/// LocalStack keeps its queues in memory, so it is the way to it that is cut, at random moments and in the middle of requests.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_worker_of_a_queue_is_killed_and_the_way_to_it_cut() {
+    let server = LocalStack::start().unwrap();
+    let road = Arc::new(server.road().unwrap());
+    let url = format!("{}&visibility_seconds=5", road.url());
+    let cut = Box::new(move || {
+        let road = road.clone();
+        let cut = async move {
+            road.cut();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            road.mend().unwrap();
+        };
+        Box::pin(cut) as BoxFuture<'static, ()>
+    });
+    survives(Victim { name: "SNS/SQS (LocalStack)", url, crash: Some(cut), messages: 10_000 }).await;
+}
+
+/// Kills the server and starts it again over the same storage.
+fn crash<S: Dies>(server: Arc<S>) -> Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync> {
+    Box::new(move || {
+        let server = server.clone();
+        Box::pin(async move { tokio::task::spawn_blocking(move || server.die()).await.unwrap() })
+    })
+}
+
+trait Dies: Send + Sync + 'static {
+    fn die(&self);
+}
+
+macro_rules! dies {
+    ($($server:ty),*) => {
+        $(impl Dies for $server {
+            fn die(&self) {
+                self.kill();
+                self.restart().unwrap();
+            }
+        })*
+    };
+}
+
+dies!(RabbitMq, Nats, Redis);
+
+/// The API and the worker in processes of their own: the producer still hears of its row, and of its dead letter.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_producer_hears_of_what_another_process_stored() {
+    let nats = Nats::start().unwrap();
+    let database = postgres::database().await.unwrap();
+    let wait = |server: Server| server.env("CAUDAL_HTTP__WAIT_MS", "20000");
+    let mut api = wait(caudal(&database, &nats.url()).roles("api"));
+    let mut worker = wait(caudal(&database, &nats.url()).roles("worker"));
+    api.start().await.unwrap();
+    worker.spawn().unwrap();
+    let client = api.api();
+    let headers = [("idempotency-key", "one")];
+    let reply = client.publish(TYPED_TOPIC, &headers, r#"{"name": "a"}"#).await.unwrap();
+    assert_eq!(reply.status, 201, "{}", reply.text());
+    let id = reply.json()["transaction_id"].as_str().unwrap().to_owned();
+    let receipt = client.get(&format!("/v1/receipts/{id}")).await.unwrap().json();
+    assert_eq!(
+        (receipt["state"].as_str(), receipt["durability"].as_str()),
+        (Some("stored"), Some("process")),
+        "{receipt}"
+    );
+    let path = format!("/v1/topics/{TYPED_TOPIC}/messages");
+    let lines = "{\"name\": \"b\"}\n{\"amount\": 1}";
+    let batch = client.post(&path, &[("content-type", "application/x-ndjson")], lines.to_owned()).await.unwrap();
+    assert_eq!(batch.status, 207, "{}", batch.text());
+    let conflict = client.publish(TYPED_TOPIC, &headers, r#"{"name": "other"}"#).await.unwrap();
+    assert_eq!((conflict.status, conflict.code()), (422, "conflict".into()), "{}", conflict.text());
+}
+
+/// What is on its way is known to the process that took it, although NATS cannot be searched.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_receipt_says_queued_while_no_worker_runs() {
+    let nats = Nats::start().unwrap();
+    let mut api = caudal("sqlite:caudal.db", &nats.url()).roles("api");
+    api.start().await.unwrap();
+    let reply = api.api().publish(PLAIN_TOPIC, &[("prefer", "respond-async")], r#"{"name": "a"}"#).await.unwrap();
+    assert_eq!(reply.status, 202, "{}", reply.text());
+    let id = reply.json()["transaction_id"].as_str().unwrap().to_owned();
+    let receipt = api.api().get(&format!("/v1/receipts/{id}")).await.unwrap().json();
+    assert_eq!(receipt["state"], "queued", "{receipt}");
+}
+
+/// A broker that gives less than the configuration asks for is refused, and the sentence says why.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn too_weak_a_broker_is_refused() {
+    let nats = Nats::start().unwrap();
+    let mut server = caudal("sqlite:caudal.db", &nats.url()).env("CAUDAL_BROKER__DURABILITY", "power");
+    let refused = server.start().await.unwrap_err().to_string();
+    assert!(refused.contains("broker.durability asks for power") && refused.contains("sync_interval"), "{refused}");
+    let doctor = server.run(&["doctor"]).unwrap();
+    let said = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(!doctor.status.success() && said.contains("broker.durability asks for power"), "{said}");
+    server.set_env("CAUDAL_BROKER__DURABILITY", "process");
+    server.start().await.unwrap();
+}
+
+/// A message that came too often is set aside, whatever it does to a worker; those behind it are stored.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_poisonous_message_is_set_aside_and_the_rest_goes_on() {
+    let redis = Redis::start().unwrap();
+    let database = postgres::database().await.unwrap();
+    let server = |roles| caudal(&database, &redis.url()).roles(roles).env("CAUDAL_BROKER__DELIVERIES_MAX", "3");
+    let mut api = server("api");
+    api.start().await.unwrap();
+    let client = api.api();
+    for name in ["a", "b", "c"] {
+        let body = json!({ "name": name }).to_string();
+        let reply = client.publish(PLAIN_TOPIC, &[("prefer", "respond-async")], body).await.unwrap();
+        assert_eq!(reply.status, 202, "{}", reply.text());
+    }
+    let stream = format!("caudal:{PLAIN_TOPIC}");
+    let read = ["XREADGROUP", "GROUP", "store", "crashed", "COUNT", "1", "STREAMS", &stream, ">"];
+    let entry = redis.cli(&read).unwrap().lines().nth(1).unwrap().to_owned();
+    let came = ["XCLAIM", &stream, "store", "crashed", "0", &entry, "IDLE", "3600000", "RETRYCOUNT", "5", "JUSTID"];
+    assert_eq!(redis.cli(&came).unwrap().trim(), entry);
+    let mut worker = server("worker");
+    worker.spawn().unwrap();
+    let begun = Instant::now();
+    let (rows, dead) = loop {
+        let rows = load::rows(&client).await.unwrap();
+        let dead = client.get("/rest/v1/_dead_letters?select=reason,detail").await.unwrap().json();
+        if rows.len() >= 2 && dead != json!([]) {
+            break (rows, dead);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{} rows, {dead}; {}", rows.len(), worker.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    };
+    let mut names: Vec<_> = rows.into_iter().map(|row| row.name).collect();
+    names.sort();
+    assert_eq!(names, ["b", "c"]);
+    assert_eq!((dead.as_array().map(Vec::len), &dead[0]["reason"]), (Some(1), &json!("poison")), "{dead}");
+    load::drained(&client).await.unwrap();
 }

@@ -32,7 +32,8 @@ pub(crate) struct Entry {
     pub(crate) size: usize,
     /// Where order matters: the messages of one group stay in line. Empty in a standard topic.
     pub(crate) group: String,
-    /// What a FIFO topic knows a repeat by.
+    /// What a FIFO topic knows a repeat of this very publish by. Not the message's own id: the same key again is for the store
+    /// to judge, which answers for it or keeps it as a dead letter, and AWS would swallow it.
     pub(crate) id: Uuid,
 }
 
@@ -53,9 +54,16 @@ impl Entry {
         }
         let sizes = attributes.iter().map(|(name, value)| name.len() + TEXT.len() + value.len());
         let size = text.len() + sizes.sum::<usize>();
+        let id = publish_id(&message);
         let group = if fifo { group(message.key.as_deref().unwrap_or(topic.as_str())) } else { String::new() };
-        Self { text, attributes, size, group, id: message.id }
+        Self { text, attributes, size, group, id }
     }
+}
+
+fn publish_id(message: &Message) -> Uuid {
+    let attributes = message.attributes.as_deref().unwrap_or_default();
+    let at = message.published_at.unix_micros().to_le_bytes();
+    Uuid::new_v5(&message.id, &[&at, attributes, &message.body].concat())
 }
 
 /// The body itself, if it is text of which AWS takes every character: those of XML 1.0.

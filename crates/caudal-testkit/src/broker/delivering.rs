@@ -67,6 +67,25 @@ pub async fn fans_out(harness: &Harness) {
     harness.same(other.take(50).await, in_line(0..50));
 }
 
+/// The same key again, with other content or the same, is for the store to judge: a broker that swallows it would leave its
+/// producer without an outcome.
+pub async fn keeps_a_key_that_comes_again(harness: &Harness) {
+    let broker = harness.open().await;
+    let topic = harness.topic("repeat");
+    let first = message(2);
+    let later = Message { published_at: Instant(3), ..first.clone() };
+    let other = Message { body: Bytes::from_static(b"{\"other\":1}"), ..first.clone() };
+    let all = vec![first, later, other];
+    for message in &all {
+        broker.publish(&topic, vec![message.clone()]).await.expect("publish works");
+    }
+    let mut got = Reader::fresh(&broker, &topic).await.take(3).await;
+    got.sort_by_key(|message| (message.published_at, message.body.len()));
+    let mut wanted = all;
+    wanted.sort_by_key(|message| (message.published_at, message.body.len()));
+    assert_eq!(got, wanted);
+}
+
 pub async fn bounds_a_receive(harness: &Harness) {
     let broker = harness.open().await;
     let topic = harness.topic("bounds");

@@ -144,6 +144,7 @@ macro_rules! broker_conformance {
             keeps_order_per_key,
             keeps_every_field,
             fans_out,
+            keeps_a_key_that_comes_again,
             bounds_a_receive,
             wakes_a_waiting_receive,
             loses_nothing_when_a_receive_is_dropped,

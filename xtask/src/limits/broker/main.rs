@@ -86,7 +86,8 @@ fn serve(name: &str) -> Result<()> {
         }
         "sqs" => {
             let server = caudal_testkit::localstack::LocalStack::start()?;
-            wait(server.url())
+            let road = server.road()?;
+            wait(road.url())
         }
         _ => bail!("no broker {name}"),
     }

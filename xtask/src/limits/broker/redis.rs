@@ -9,11 +9,11 @@ use crate::{BATCH, Clock};
 pub(crate) async fn consume(url: &str, topic: &str, count: usize) -> Result<f64> {
     let mut connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
     let stream = format!("caudal:{topic}");
-    let options = StreamReadOptions::default().group("store", "limit").count(BATCH).block(1_000);
     let mut clock = Clock::default();
     let mut taken = 0;
     while taken < count {
-        let options = options.clone().count(BATCH.min(count - taken));
+        let options =
+            StreamReadOptions::default().group("store", "limit").count(BATCH.min(count - taken)).block(1_000);
         let reply: Option<StreamReadReply> = connection.xread_options(&[&stream], &[">"], &options).await?;
         let Some(entries) = reply.and_then(|reply| reply.keys.into_iter().next()) else { continue };
         clock.start();
