@@ -115,19 +115,6 @@ impl Drop for Daemon {
     }
 }
 
-/// Whether no thread of a process runs.
-fn stopped(pid: u32) -> Result<bool> {
-    for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let stat = std::fs::read_to_string(thread?.path().join("stat"))?;
-        // The state follows the name, which is in brackets and may hold anything.
-        let state = stat.rsplit(')').next().unwrap_or_default().trim_start();
-        if !state.starts_with('T') {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
 /// A shell that waits for us to end: its input closes with our process, however that dies. Then it kills what is left and
 /// removes the files.
 fn warden(home: &Path) -> Result<Child> {

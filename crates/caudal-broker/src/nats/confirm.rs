@@ -28,9 +28,6 @@ const WINDOW_BYTES: usize = 16 * 1024;
 /// What the server adds to a message's headers and we to its estimate.
 const OVERHEAD: usize = 256;
 
-/// The name under which the server knows a message for as long as the stream's window of duplicates.
-const MESSAGE_ID: HeaderName = async_nats::header::NATS_MESSAGE_ID;
-
 pub(super) struct Confirmations {
     shared: Arc<Shared>,
     inbox: String,
@@ -211,9 +208,10 @@ fn part(message: &Message) -> u32 {
     u32::try_from(parts).unwrap_or(WINDOW).min(WINDOW)
 }
 
+/// No `Nats-Msg-Id`: the server would confirm and swallow a key that comes again, and it is for the store to say whether that is a
+/// duplicate or a conflict.
 fn headers(message: &Message) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    headers.insert(MESSAGE_ID, message.id.to_string());
     for (name, value) in wire::headers(message) {
         headers.insert(HeaderName::from_static(name), value);
     }

@@ -29,6 +29,8 @@ pub(super) const DRIVER_HOLDS: usize = 128 * 1024;
 
 pub(super) struct Link {
     pub(super) client: Client,
+    /// The server's id, which it has until it ends.
+    pub(super) server: String,
     pub(super) fate: Arc<Fate>,
     pub(super) confirmations: Confirmations,
     pub(super) address: Arc<Address>,
@@ -62,6 +64,7 @@ impl Link {
         };
         let confirmations = Confirmations::open(&client).await?;
         Ok(Self {
+            server: client.server_info().server_id,
             client,
             fate,
             confirmations,

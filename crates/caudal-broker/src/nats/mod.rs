@@ -2,10 +2,11 @@
 //!
 //! Where to read: [`address`] what the URL says, [`link`] one connection, [`fate`] how it ends, [`place`] where a topic
 //! lives, [`confirm`] how a publish is confirmed, [`pump`] and [`subscription`] how messages are read and settled, [`gap`]
-//! how a loss in the stream is noticed, [`trim`] when messages go, [`probe`] what a confirmation is worth.
+//! how a loss in the stream is noticed, [`sift`] what becomes of messages that cannot be read, [`wreck`] what a broken
+//! connection leaves behind, [`trim`] when messages go, [`probe`] what a confirmation is worth.
 //!
 //! Bounds: what a killed process had out comes again within ten seconds (`ack_wait`), what a dropped subscription had, at
-//! once. A server that is away is noticed at once when it closes the connection, and after about six seconds when it is silent.
+//! once; after a broken connection at once what had arrived, within ten seconds what had not. A server that is away is noticed at once when it closes the connection, and after about six seconds when it is silent.
 
 mod address;
 mod confirm;
@@ -18,8 +19,10 @@ mod out;
 mod place;
 mod probe;
 mod pump;
+mod sift;
 mod subscription;
 mod trim;
+mod wreck;
 
 use std::sync::Arc;
 
@@ -33,6 +36,7 @@ use uuid::Uuid;
 use self::address::Address;
 use self::confirm::Failure;
 use self::link::Link;
+use self::wreck::Wrecks;
 use crate::current::Current;
 use crate::remote::RemoteConfig;
 
@@ -42,13 +46,14 @@ pub struct NatsBroker {
     config: RemoteConfig,
     address: Arc<Address>,
     current: Current<Link>,
+    wrecks: Arc<Wrecks>,
 }
 
 impl NatsBroker {
     /// Reads the URL; NATS need not answer yet.
     pub async fn open(config: RemoteConfig) -> Result<Self, BrokerError> {
         let address = Arc::new(Address::parse(&config.url)?);
-        Ok(Self { config, address, current: Current::new() })
+        Ok(Self { config, address, current: Current::new(), wrecks: Arc::default() })
     }
 
     async fn link(&self) -> Result<Arc<Link>, BrokerError> {
@@ -101,7 +106,14 @@ impl Broker for NatsBroker {
         let stream = link.topic(topic, &self.config).await?;
         let place = self.config.place(topic);
         let consumer = link.consumer(&stream, &place, subscription, self.config.create).await?;
-        Ok(Box::new(pump::open(link, stream, consumer).await?))
+        let mut unreadable = Vec::new();
+        if let Some(wreck) = self.wrecks.take(&stream, &consumer) {
+            if wreck.is_of(&link) {
+                unreadable = link.sift(&stream, &consumer).await?;
+            }
+            wreck.give_back(&link, &consumer).await;
+        }
+        Ok(Box::new(pump::open(link, stream, consumer, unreadable, self.wrecks.clone()).await?))
     }
 
     async fn topic_state(&self, topic: &TopicName, subscription: &str) -> Result<TopicState, BrokerError> {

@@ -17,9 +17,6 @@ use crate::remote::{Place, RemoteConfig};
 const ACK_WAIT: Duration = Duration::from_secs(10);
 /// Deliveries that all workers of a subscription together may have out.
 const ACK_PENDING_MAX: u64 = 100_000;
-/// How long a stream knows a message again that is published twice. The server keeps the ids in memory, so a long window is
-/// dear; what comes later is deduplicated by the store.
-const DUPLICATE_WINDOW: Duration = Duration::from_secs(30);
 /// How the description of a stream begins that we made, and therefore may trim.
 const OURS: &str = "Caudal topic";
 
@@ -49,6 +46,8 @@ pub(super) struct Consumer {
     pub(super) expires_max: Option<Duration>,
     /// The last delivery's number in the consumer and in the stream.
     pub(super) delivered: (u64, u64),
+    /// The number in the stream up to which all is acked.
+    pub(super) acked: u64,
     pub(super) numbered: bool,
     /// Deliveries that wait or are out.
     pub(super) waiting: u64,
@@ -135,8 +134,7 @@ impl Link {
         if !create {
             return Err(BrokerError::Setup(format!(
                 "NATS has no stream for topic {topic}, which is published to {subject}; make it with: nats stream add \
-                 {stream} --subjects={subject} --storage=file --retention=limits --discard=new --dupe-window={}s --defaults",
-                DUPLICATE_WINDOW.as_secs()
+                 {stream} --subjects={subject} --storage=file --retention=limits --discard=new --defaults"
             )));
         }
         let config = json!({
@@ -149,7 +147,6 @@ impl Link {
             "storage": "file",
             "num_replicas": self.address.replicas,
             "max_consumers": -1, "max_msgs": -1, "max_bytes": -1, "max_msgs_per_subject": -1, "max_msg_size": -1,
-            "duplicate_window": nanos(DUPLICATE_WINDOW),
         });
         match self.ask(&format!("STREAM.CREATE.{stream}"), &config).await? {
             Ok(info) => TopicStream::of(&info, subject.to_owned()),
@@ -259,14 +256,15 @@ impl Consumer {
         }
         let number = |value: &Value| value.as_u64().filter(|n| *n > 0);
         let time = |value: &Value| number(value).map(Duration::from_nanos);
-        let sequence = |name: &str| info["delivered"][name].as_u64().unwrap_or_default();
+        let sequence = |of: &str, name: &str| info[of][name].as_u64().unwrap_or_default();
         Ok(Self {
             name,
             ack_wait: time(&config["ack_wait"]).unwrap_or(Duration::from_secs(30)),
             batch_max: number(&config["max_batch"]),
             bytes_max: number(&config["max_bytes"]),
             expires_max: time(&config["max_expires"]),
-            delivered: (sequence("consumer_seq"), sequence("stream_seq")),
+            delivered: (sequence("delivered", "consumer_seq"), sequence("delivered", "stream_seq")),
+            acked: sequence("ack_floor", "stream_seq"),
             // A filter skips numbers.
             numbered: stream.numbered && filters.all(lets_all_through),
             waiting: info["num_pending"].as_u64().unwrap_or_default()

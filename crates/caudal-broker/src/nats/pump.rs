@@ -11,7 +11,7 @@ use caudal_core::error::BrokerError;
 use futures_util::stream::ReadyChunks;
 use futures_util::{FutureExt, StreamExt};
 use serde_json::json;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
 use super::error::chain;
 use super::fate::Over;
@@ -19,8 +19,10 @@ use super::gap::Gaps;
 use super::incoming::Told;
 use super::link::Link;
 use super::place::{Consumer, TopicStream};
-use super::subscription::{Inbox, NAK, NatsSubscription};
+use super::sift::Unreadable;
+use super::subscription::{Inbox, NAK, NatsSubscription, Settlement};
 use super::trim::Trim;
+use super::wreck::Wrecks;
 
 /// Messages that may wait here for the worker; two of its batches.
 const AHEAD_MESSAGES: usize = 20_000;
@@ -35,6 +37,10 @@ const CHUNK: usize = 512;
 /// What was asked for and is on its way comes within this time.
 const ON_ITS_WAY: Duration = Duration::from_millis(20);
 const FAREWELL_WITHIN: Duration = Duration::from_secs(2);
+/// Batches of acks that wait to be sent.
+const SETTLEMENTS_AHEAD: usize = 4;
+/// Begins the last part of a subject that the answer to a settlement comes to.
+const CONFIRMS: char = 'a';
 const IN_PROGRESS: Bytes = Bytes::from_static(b"+WPI");
 
 struct Pump {
@@ -43,18 +49,23 @@ struct Pump {
     consumer: Consumer,
     inbox: Arc<Inbox>,
     messages: ReadyChunks<Subscriber>,
-    /// Where messages and the fate of requests come: `<reply>.<request>`.
+    /// Where messages come, the fate of requests (`<reply>.<request>`) and answers to acks (`<reply>.a<settlement>`).
     reply: String,
     request: u64,
+    settlements: mpsc::Receiver<Settlement>,
+    settled: u64,
     /// Messages asked for that did not come yet.
     asked: usize,
     /// The last request got nothing so far.
     fruitless: bool,
+    /// Unreadable messages are still out. Until the server has taken their acks, it is not asked for more.
+    sifting: bool,
     /// The next message is larger than what a request with a bound in bytes can get.
     oversized: bool,
     sign: Instant,
     gaps: Gaps,
     trim: Trim,
+    wrecks: Arc<Wrecks>,
     _alive: watch::Receiver<()>,
 }
 
@@ -63,13 +74,17 @@ pub(super) async fn open(
     link: Arc<Link>,
     stream: Arc<TopicStream>,
     consumer: Consumer,
+    unreadable: Vec<Unreadable>,
+    wrecks: Arc<Wrecks>,
 ) -> Result<NatsSubscription, BrokerError> {
     let reply = link.client.new_inbox();
     let subscriber = link.client.subscribe(format!("{reply}.*")).await;
     let subscriber = subscriber.map_err(|error| BrokerError::unavailable(chain(&error)))?;
     let inbox = Arc::new(Inbox::new());
-    let (leaving, left) = oneshot::channel();
+    let (settlements, to_settle) = mpsc::channel(SETTLEMENTS_AHEAD);
     let (delivered, up_to) = consumer.delivered;
+    let sifting = !unreadable.is_empty();
+    inbox.put_unreadable(unreadable);
     let pump = Pump {
         trim: Trim::new(&link, &stream),
         gaps: Gaps::after(delivered, up_to, consumer.numbered),
@@ -77,8 +92,12 @@ pub(super) async fn open(
         inbox: inbox.clone(),
         reply,
         request: 0,
+        settlements: to_settle,
+        settled: 0,
         asked: 0,
         fruitless: false,
+        wrecks,
+        sifting,
         oversized: false,
         sign: Instant::now(),
         _alive: link.pump(),
@@ -86,13 +105,13 @@ pub(super) async fn open(
         stream,
         consumer,
     };
-    let pump = Some((leaving, tokio::spawn(pump.run(left))));
-    Ok(NatsSubscription { link, inbox, pump })
+    let pump = Some((settlements, tokio::spawn(pump.run())));
+    Ok(NatsSubscription { link, inbox, sent: 0, pump })
 }
 
 impl Pump {
-    async fn run(mut self, left: oneshot::Receiver<()>) {
-        let over = self.work(left).await;
+    async fn run(mut self) {
+        let over = self.work().await;
         let out = match &over {
             Over::Closing => {
                 let on_its_way = self.farewell();
@@ -104,10 +123,11 @@ impl Pump {
             Over::Broken(why) | Over::Deaf(why) => self.inbox.end(why.to_string()),
         };
         tracing::debug!(stream = %self.stream.stream, out = out.len(), ?over, "a subscription ends");
+        self.wrecks.leave(&self.stream, &self.consumer, self.link.server.clone(), out);
     }
 
-    /// Until the worker leaves or the connection ends.
-    async fn work(&mut self, mut left: oneshot::Receiver<()>) -> Over {
+    /// Until the worker leaves or the connection ends. Each step says whether there is another.
+    async fn work(&mut self) -> Over {
         let fate = self.link.fate.clone();
         let mut ended = pin!(fate.ended());
         // Half of what the server waits for, whenever it falls between two beats.
@@ -118,15 +138,17 @@ impl Pump {
                 self.ask().await?;
                 tokio::select! {
                     came = self.messages.next() => self.take(came),
-                    () = self.inbox.taken.notified() => Ok(()),
+                    () = self.inbox.taken.notified() => Ok(true),
                     _ = beat.tick() => self.beat().await,
+                    settlement = self.settlements.recv() => self.settle(settlement).await,
                 }
             };
             tokio::select! {
                 over = &mut ended => return over,
-                _ = &mut left => return Over::Closing,
-                step = step => if let Err(why) = step {
-                    return Over::Broken(why.into());
+                step = step => match step {
+                    Ok(true) => {}
+                    Ok(false) => return Over::Closing,
+                    Err(why) => return Over::Broken(why.into()),
                 },
             }
         }
@@ -134,6 +156,10 @@ impl Pump {
 
     /// Asks for as much as there is room for, when nothing is asked for and there is room for half.
     async fn ask(&mut self) -> Result<(), String> {
+        if self.sifting && (self.inbox.has_unreadable() || *self.inbox.confirmed.borrow() < self.settled) {
+            return Ok(());
+        }
+        self.sifting = false;
         let (messages, bytes) = self.inbox.waiting();
         let most = AHEAD_BYTES.max(2 * self.link.client.max_payload());
         if self.asked > 0 || messages > AHEAD_MESSAGES / 2 || bytes > most / 2 {
@@ -162,32 +188,42 @@ impl Pump {
         Ok(())
     }
 
-    fn take(&mut self, came: Option<Vec<Message>>) -> Result<(), String> {
+    fn take(&mut self, came: Option<Vec<Message>>) -> Result<bool, String> {
         let came = came.ok_or("the connection to NATS ended")?;
         self.sign = Instant::now();
         let mut deliveries = Vec::with_capacity(came.len());
         for message in came {
-            if message.status.is_some() {
+            // Whatever a producer's headers look like, a delivery is known by the subject that settles it.
+            let Some(told) = message.reply.as_deref().and_then(Told::by) else {
                 self.told(&message)?;
-            } else if let Some(told) = message.reply.as_deref().and_then(Told::by) {
-                self.asked = self.asked.saturating_sub(1);
-                self.fruitless = false;
-                deliveries.push((message, told));
-            }
+                continue;
+            };
+            self.asked = self.asked.saturating_sub(1);
+            self.fruitless = false;
+            deliveries.push((message, told));
         }
         if !deliveries.is_empty() {
             self.inbox.put(deliveries, &self.stream.life, &mut self.gaps);
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// A message of the server about a request.
+    /// A message of the server about a request or a settlement.
     fn told(&mut self, message: &Message) -> Result<(), String> {
         let status = message.status.map_or(0, |status| status.as_u16());
         let why = message.description.as_deref().unwrap_or_default();
-        let current = message.subject.rsplit('.').next().and_then(|n| n.parse().ok()) == Some(self.request);
+        let about = message.subject.rsplit('.').next().unwrap_or_default();
+        let current = about.parse() == Ok(self.request);
+        let settlement = about.strip_prefix(CONFIRMS).and_then(|number| number.parse().ok());
         match status {
             100 => Ok(()),
+            0 => {
+                if let Some(number) = settlement {
+                    self.inbox.confirmed.send_replace(number);
+                }
+                Ok(())
+            }
+            503 if settlement.is_some() => Err(self.gone()),
             _ if !current => Ok(()),
             404 | 408 => {
                 self.asked = 0;
@@ -198,12 +234,30 @@ impl Pump {
                 (self.asked, self.oversized) = (0, self.fruitless);
                 Ok(())
             }
-            503 => Err(format!("consumer {} of stream {} is gone", self.consumer.name, self.stream.stream)),
+            503 => Err(self.gone()),
             _ => Err(format!("consumer {} of stream {}: {why} ({status})", self.consumer.name, self.stream.stream)),
         }
     }
 
-    async fn beat(&mut self) -> Result<(), String> {
+    fn gone(&self) -> String {
+        format!("consumer {} of stream {} is gone", self.consumer.name, self.stream.stream)
+    }
+
+    /// Says one word of each delivery. The server answers the last, and takes them in the order in which they are sent, so its
+    /// answer stands for all.
+    async fn settle(&mut self, settlement: Option<Settlement>) -> Result<bool, String> {
+        let Some(Settlement { mut replies, word }) = settlement else { return Ok(false) };
+        let Some(last) = replies.pop() else { return Ok(true) };
+        for reply in replies {
+            self.link.client.publish(reply, word.clone()).await.map_err(|error| chain(&error))?;
+        }
+        self.settled += 1;
+        let answer = format!("{}.{CONFIRMS}{}", self.reply, self.settled);
+        let sent = self.link.client.publish_with_reply(last, answer, word).await;
+        sent.map_err(|error| chain(&error)).map(|()| true)
+    }
+
+    async fn beat(&mut self) -> Result<bool, String> {
         for reply in self.inbox.untouched(self.consumer.ack_wait / 3) {
             self.link.client.publish(reply, IN_PROGRESS).await.map_err(|error| chain(&error))?;
         }
@@ -211,12 +265,16 @@ impl Pump {
             return Err(format!("consumer {} of stream {} is silent", self.consumer.name, self.stream.stream));
         }
         self.trim.when_due();
-        Ok(())
+        Ok(true)
     }
 
     /// Gives back, in order, what the worker had, what waited for it, and what was on its way.
     async fn farewell(&mut self) {
         let begun = Instant::now();
+        self.settlements.close();
+        while let Some(settlement) = self.settlements.recv().await {
+            let _ = self.settle(Some(settlement)).await;
+        }
         while begun.elapsed() < FAREWELL_WITHIN / 2
             && let Ok(Some(came)) = tokio::time::timeout(ON_ITS_WAY, self.messages.next()).await
             && self.take(Some(came)).is_ok()

@@ -1,6 +1,6 @@
 //! One subscription as the worker uses it: a buffer that a task fills, and the settling of what was handed out.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,15 @@ use bytes::Bytes;
 use caudal_core::error::BrokerError;
 use caudal_core::message::{Delivery, Marks};
 use caudal_core::ports::Subscription;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::error::chain;
 use super::gap::Gaps;
 use super::incoming::{self, Told};
-use super::link::Link;
+use super::link::{Link, PATIENCE};
 use super::out::Out;
+use super::sift::Unreadable;
+use crate::current::closed;
 
 pub(super) const ACK: Bytes = Bytes::from_static(b"+ACK");
 pub(super) const NAK: Bytes = Bytes::from_static(b"-NAK");
@@ -25,14 +26,22 @@ pub(super) const NAK: Bytes = Bytes::from_static(b"-NAK");
 pub(super) struct NatsSubscription {
     pub(super) link: Arc<Link>,
     pub(super) inbox: Arc<Inbox>,
+    /// Settlements that were given to the task.
+    pub(super) sent: u64,
     /// Dropping the sender tells the task to give back what is out.
-    pub(super) pump: Option<(oneshot::Sender<()>, JoinHandle<()>)>,
+    pub(super) pump: Option<(mpsc::Sender<Settlement>, JoinHandle<()>)>,
+}
+
+/// One word for many deliveries.
+pub(super) struct Settlement {
+    pub(super) replies: Vec<Subject>,
+    pub(super) word: Bytes,
 }
 
 impl Drop for NatsSubscription {
     fn drop(&mut self) {
-        if let Some((leaving, pump)) = self.pump.take() {
-            drop(leaving);
+        if let Some((settlements, pump)) = self.pump.take() {
+            drop(settlements);
             self.link.leaves(pump);
         }
     }
@@ -45,19 +54,34 @@ pub(super) struct Inbox {
     arrived: Notify,
     /// There is room again.
     pub(super) taken: Notify,
+    /// The last settlement that the server answered.
+    pub(super) confirmed: watch::Sender<u64>,
 }
 
 struct State {
     waiting: VecDeque<Delivery>,
     waiting_bytes: usize,
     out: Out,
+    /// Tags of messages that the driver must not be given before they are settled.
+    unreadable: HashSet<u64>,
     ended: Option<String>,
 }
 
 impl Inbox {
     pub(super) fn new() -> Self {
-        let state = State { waiting: VecDeque::new(), waiting_bytes: 0, out: Out::new(), ended: None };
-        Self { state: Mutex::new(state), arrived: Notify::new(), taken: Notify::new() }
+        let state = State {
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            out: Out::new(),
+            unreadable: HashSet::new(),
+            ended: None,
+        };
+        Self {
+            state: Mutex::new(state),
+            arrived: Notify::new(),
+            taken: Notify::new(),
+            confirmed: watch::Sender::new(0),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -79,6 +103,22 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    pub(super) fn put_unreadable(&self, unreadable: Vec<Unreadable>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        for unreadable in unreadable {
+            let tag = state.out.add(unreadable.reply.clone(), now);
+            let delivery = unreadable.delivery(tag);
+            state.unreadable.insert(tag);
+            state.waiting_bytes += weight(&delivery);
+            state.waiting.push_back(delivery);
+        }
+    }
+
+    pub(super) fn has_unreadable(&self) -> bool {
+        !self.lock().unreadable.is_empty()
+    }
+
     /// Messages and bytes that the worker did not take yet.
     pub(super) fn waiting(&self) -> (usize, usize) {
         let state = self.lock();
@@ -96,7 +136,13 @@ impl Inbox {
         state.waiting.clear();
         state.waiting_bytes = 0;
         self.arrived.notify_one();
+        // Wakes who waits for an answer that does not come any more.
+        self.confirmed.send_modify(|_| {});
         state.out.drain()
+    }
+
+    fn ended(&self) -> Option<BrokerError> {
+        self.lock().ended.as_ref().map(|why| BrokerError::unavailable(why.clone()))
     }
 
     /// What is there, within the bounds; an error once nothing comes any more.
@@ -123,6 +169,7 @@ impl Inbox {
         let mut tags = tags.to_vec();
         tags.sort_unstable();
         let mut state = self.lock();
+        tags.iter().for_each(|tag| _ = state.unreadable.remove(tag));
         tags.into_iter().filter_map(|tag| state.out.take(tag)).collect()
     }
 }
@@ -132,16 +179,31 @@ fn weight(delivery: &Delivery) -> usize {
 }
 
 impl NatsSubscription {
-    /// Sends one word for each delivery and waits for the server's answer to the last. It takes them in the order in which
-    /// they are sent, so its answer stands for all.
-    async fn tell(&self, tags: &[u64], word: Bytes) -> Result<(), BrokerError> {
-        let mut replies = self.inbox.settle(tags);
-        let Some(last) = replies.pop() else { return Ok(()) };
-        for reply in replies {
-            let sent = self.link.client.publish(reply, word.clone()).await;
-            sent.map_err(|error| BrokerError::unavailable(chain(&error)))?;
+    /// Has the task say one word of each delivery.
+    async fn tell(&mut self, tags: &[u64], word: Bytes) -> Result<(), BrokerError> {
+        let replies = self.inbox.settle(tags);
+        if replies.is_empty() {
+            return Ok(());
         }
-        self.link.request(last, word).await.map(drop)
+        if let Some((settlements, _)) = &self.pump
+            && settlements.send(Settlement { replies, word }).await.is_ok()
+        {
+            self.sent += 1;
+            return Ok(());
+        }
+        Err(self.inbox.ended().unwrap_or_else(closed))
+    }
+
+    /// Waits until the server has answered a settlement and all before it.
+    async fn confirmed(&self, settlement: u64) -> Result<(), BrokerError> {
+        let mut confirmed = self.inbox.confirmed.subscribe();
+        let answered = async {
+            let _ = confirmed.wait_for(|at| *at >= settlement || self.inbox.ended().is_some()).await;
+        };
+        match tokio::time::timeout(PATIENCE, answered).await {
+            Ok(()) => self.inbox.ended().map_or(Ok(()), Err),
+            Err(_) => Err(BrokerError::unavailable(format!("NATS did not take acks within {PATIENCE:?}"))),
+        }
     }
 }
 
@@ -158,8 +220,12 @@ impl Subscription for NatsSubscription {
         }
     }
 
+    /// Confirmed by the server one ack later, so that it works on these while the next batch is stored. An ack that is lost in
+    /// between hands over again what the store knows already.
     async fn ack(&mut self, settled: &Marks) -> Result<(), BrokerError> {
-        self.tell(&settled.tags, ACK).await
+        let before = self.sent;
+        self.tell(&settled.tags, ACK).await?;
+        self.confirmed(before).await
     }
 
     async fn nack(&mut self, unsettled: &Marks, after: Duration) -> Result<(), BrokerError> {
@@ -167,6 +233,7 @@ impl Subscription for NatsSubscription {
             0 => NAK,
             nanos => Bytes::from(format!("-NAK {{\"delay\": {nanos}}}")),
         };
-        self.tell(&unsettled.tags, word).await
+        self.tell(&unsettled.tags, word).await?;
+        self.confirmed(self.sent).await
     }
 }

@@ -76,3 +76,56 @@ impl Link {
         Ok(floor)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use caudal_core::ports::{Broker, Subscription};
+    use caudal_testkit::broker::{Reader, messages, topic};
+
+    use super::*;
+    use crate::nats::NatsBroker;
+    use crate::remote::RemoteConfig;
+
+    async fn first(link: &Link) -> u64 {
+        let info = link.stream_info("caudal-trimmed").await.expect("an answer").expect("the stream");
+        info["state"]["first_seq"].as_u64().expect("a number")
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_all_have_acked_goes_one_round_later() {
+        let server = caudal_testkit::nats::Nats::start().expect("a server");
+        let mut config = RemoteConfig::new(server.url());
+        config.subscriptions.push("audit".to_owned());
+        let nats = NatsBroker::open(config).await.expect("the broker opens");
+        let link = nats.link().await.expect("a connection");
+        let broker: Arc<dyn Broker> = Arc::new(nats);
+        let topic = topic("trimmed");
+        broker.publish(&topic, messages(0..10)).await.expect("publish works");
+        let mut store = Reader::new(&broker, &topic, "store", &Default::default()).await;
+        let mut audit = Reader::new(&broker, &topic, "audit", &Default::default()).await;
+        store.take(8).await;
+        let kept = audit.receive(5).await;
+        audit.settle(&kept[..4]).await;
+        let floor = AtomicU64::new(0);
+        let trim = || async {
+            // Acks are taken a moment after they are sent.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            link.trim("caudal-trimmed", &floor).await.expect("it is trimmed");
+            first(&link).await
+        };
+        assert_eq!(trim().await, 1, "noted");
+        assert_eq!(trim().await, 5, "the slower of both holds the rest");
+        audit.settle(&kept[4..]).await;
+        audit.take(5).await;
+        store.take(2).await;
+        assert_eq!(trim().await, 5, "noted again");
+        assert_eq!(trim().await, 11);
+        broker.publish(&topic, messages(10..12)).await.expect("publish works");
+        let deliveries = store.receive(2).await;
+        assert!(deliveries.iter().all(|delivery| delivery.missing == 0), "trimmed is not missing");
+        let mut late = broker.subscribe(&topic, "late", Arc::new(caudal_testkit::broker::Ledger::default())).await;
+        let late: &mut Box<dyn Subscription> = late.as_mut().expect("subscribe works");
+        let deliveries = late.receive(2, usize::MAX).await.expect("receive works");
+        assert!(deliveries.iter().all(|delivery| delivery.missing == 0), "nor to a subscription made later");
+    }
+}

@@ -151,3 +151,60 @@ async fn a_message_above_the_bound_of_its_consumer() {
     let sizes: Vec<_> = Reader::fresh(&broker, &topic).await.take(3).await.into_iter().map(|m| m.body.len()).collect();
     assert_eq!(sizes[1], 5002, "{sizes:?}");
 }
+
+/// What another client wrote as bytes, without a look at them.
+async fn publish_raw(subject: &str, headers: &[u8], body: &[u8]) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let url = nats::shared().expect("a server").url();
+    let mut stream = tokio::net::TcpStream::connect(url.trim_start_matches("nats://")).await.expect("it connects");
+    let line = format!("HPUB {subject} {} {}\r\n", headers.len(), headers.len() + body.len());
+    let connect = &b"CONNECT {\"verbose\":false,\"headers\":true}\r\n"[..];
+    stream.write_all(&[connect, line.as_bytes(), headers, body, b"\r\nPING\r\n"].concat()).await.expect("it is sent");
+    let mut said = Vec::new();
+    while !said.ends_with(b"PONG\r\n") {
+        assert!(stream.read_buf(&mut said).await.expect("the server answers") > 0);
+    }
+}
+
+/// Headers that no client can read stop nobody: the message is set aside, and what is behind it arrives.
+#[tokio::test(flavor = "multi_thread")]
+async fn unreadable_headers() {
+    let topic = fresh("unreadable");
+    let subject = format!("caudal.{topic}");
+    let broker = open(nats::shared().expect("a server").url()).await;
+    broker.publish(&topic, messages(0..3)).await.expect("publish works");
+    publish_raw(&subject, b"NATS/1.0\r\nx: \xff\r\n\r\n", b"one").await;
+    broker.publish(&topic, messages(3..6)).await.expect("publish works");
+    publish_raw(&subject, b"NATS/1.0\r\nno colon\r\n\r\n", b"two").await;
+    publish_raw(&subject, b"NATS/1.0 100 Idle Heartbeat\r\n\r\n", b"a message all the same").await;
+    broker.publish(&topic, messages(6..9)).await.expect("publish works");
+    let begun = Instant::now();
+    let (mut readable, mut faults) = (Vec::new(), Vec::new());
+    let mut reader = Reader::fresh(&broker, &topic).await;
+    while readable.len() + faults.len() < 12 {
+        assert!(begun.elapsed() < Duration::from_secs(45), "{} and {}", readable.len(), faults.len());
+        let Ok(some) = reader.subscription.receive(100, usize::MAX).await else {
+            // As the worker does.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            reader = Reader::fresh(&broker, &topic).await;
+            continue;
+        };
+        if reader.subscription.ack(&caudal_testkit::broker::marks(&some)).await.is_err() {
+            continue;
+        }
+        for delivery in some {
+            match delivery.fault {
+                Some(_) => faults.push(delivery.message),
+                None if !readable.contains(&delivery.message) => readable.push(delivery.message),
+                None => {}
+            }
+        }
+    }
+    let faults: Vec<_> = faults.iter().map(|m| (&m.body[..], m.key.as_deref().unwrap_or_default())).collect();
+    assert!(
+        matches!(faults[..], [(b"one", one), (b"two", two)] if one.ends_with(":4") && two.ends_with(":8")),
+        "{faults:?}"
+    );
+    assert!(readable.iter().any(|message| message.body == "a message all the same"));
+    println!("all came after {:?}", begun.elapsed());
+}
