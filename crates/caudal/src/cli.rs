@@ -22,12 +22,26 @@ Start with:
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 not found, 4 refused, 5 server not available.";
 
+impl Cli {
+    /// The command line of this process. AWS Lambda starts a program called `bootstrap` without arguments.
+    pub(crate) fn of_process() -> Self {
+        let mut words: Vec<_> = std::env::args_os().collect();
+        if words.len() == 1 && PathBuf::from(&words[0]).file_name().is_some_and(|name| name == "bootstrap") {
+            words.push("lambda".into());
+        }
+        Self::parse_from(words)
+    }
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run everything in one process: HTTP, durable queue, store, worker
     Up(UpArgs),
     /// Run chosen roles of a deployment in the foreground
     Serve(ServeArgs),
+    /// Run as a function of AWS Lambda: behind API Gateway, a function URL, a load balancer, and on queues of SQS
+    #[cfg(feature = "lambda")]
+    Lambda(ConfigArgs),
     /// Send a file or standard input to a topic
     Publish(PublishArgs),
     /// Read rows of a table

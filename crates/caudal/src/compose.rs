@@ -10,6 +10,9 @@ use caudal_engine::topic::{Topic, Topics};
 use caudal_engine::{Engine, EngineConfig};
 use prometheus_client::registry::Registry;
 
+#[cfg(feature = "lambda")]
+pub(crate) use caudal_broker::sqs as queued;
+
 use crate::config::Loaded;
 
 /// The engine and what must be known of its parts to run and end it.

@@ -72,6 +72,12 @@ pub(crate) fn in_lambda() -> bool {
         && std::env::var("AWS_LAMBDA_FUNCTION_MEMORY_SIZE").is_ok_and(|size| size.parse::<i32>().is_ok())
 }
 
+/// Whether Lambda starts copies of this process from a snapshot of its memory.
+#[cfg(feature = "lambda")]
+pub(crate) fn is_copied() -> bool {
+    std::env::var("AWS_LAMBDA_INITIALIZATION_TYPE").is_ok_and(|how| how == "snap-start")
+}
+
 /// `CAUDAL_HTTP__LISTEN` → `["http", "listen"]`. Other variables with our prefix belong to commands or tests.
 fn setting_path(name: &str) -> Option<Vec<String>> {
     let rest = name.strip_prefix(PREFIX)?;
@@ -108,8 +114,17 @@ fn check_names(merged: &Table) -> Result<()> {
     for (topic, section) in merged.get("topics").and_then(Value::as_table).into_iter().flatten() {
         TopicName::parse(topic).with_context(|| format!("topic {topic:?}"))?;
         let Some(section) = section.as_table() else { bail!("topics.{topic} must be a section") };
-        let names =
-            ["schema", "unknown_fields", "key", "row_number", "publish_to", "consume_from", "sns_topic_arns", "webhook"].map(|name| (name.to_owned(), Value::Boolean(true)));
+        let names = [
+            "schema",
+            "unknown_fields",
+            "key",
+            "row_number",
+            "publish_to",
+            "consume_from",
+            "sns_topic_arns",
+            "webhook",
+        ]
+        .map(|name| (name.to_owned(), Value::Boolean(true)));
         check_level(section, &Table::from_iter(names), &format!("topics.{topic}."))?;
     }
     Ok(())

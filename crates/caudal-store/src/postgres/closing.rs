@@ -179,8 +179,7 @@ impl<'a> Closing<'a> {
 
 const LEDGER_TYPES: [Type; 7] = [Type::TEXT, Type::TEXT, Type::INT8, Type::INT8, Type::INT8, Type::INT8, Type::INT8];
 const DRIFT_TYPES: [Type; 4] = [Type::TEXT, Type::TEXT_ARRAY, Type::TEXT_ARRAY, Type::INT8_ARRAY];
-const POSITIONS_TYPES: [Type; 5] =
-    [Type::TEXT, Type::TEXT_ARRAY, Type::UUID_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY];
+const POSITIONS_TYPES: [Type; 5] = [Type::TEXT, Type::TEXT_ARRAY, Type::UUID_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY];
 
 fn dead_types() -> Vec<Type> {
     let mut types = LEDGER_TYPES[..6].to_vec();

@@ -92,12 +92,7 @@ impl Append for PostgresStore {
         append::append(self, batch).await
     }
 
-    async fn position(
-        &self,
-        topic: &TopicName,
-        subscription: &str,
-        lane: Uuid,
-    ) -> Result<Option<u64>, StoreError> {
+    async fn position(&self, topic: &TopicName, subscription: &str, lane: Uuid) -> Result<Option<u64>, StoreError> {
         self.position_of(topic, subscription, lane).await
     }
 }

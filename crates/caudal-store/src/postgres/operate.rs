@@ -70,8 +70,7 @@ impl PostgresStore {
         lane: Uuid,
     ) -> Result<Option<u64>, StoreError> {
         let sql = "select position from _positions where topic = $1 and subscription = $2 and incarnation = $3";
-        let params: [Typed<'_>; 3] =
-            [(&topic.as_str(), Type::TEXT), (&subscription, Type::TEXT), (&lane, Type::UUID)];
+        let params: [Typed<'_>; 3] = [(&topic.as_str(), Type::TEXT), (&subscription, Type::TEXT), (&lane, Type::UUID)];
         let rows = self.ask(sql, &params, true).await?;
         rows.first().map(|row| int(row, 0)).transpose()
     }

@@ -31,7 +31,13 @@ impl Pool {
         let size = size.max(1);
         let free = (0..size).rev().map(|number| Place { number, conn: None, since: Instant::now() }).collect();
         let (patience, idle_max) = (from.statement_timeout, from.idle_max);
-        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(size)), patience, idle_max, free: Mutex::new(free) })
+        Arc::new(Self {
+            connector,
+            permits: Arc::new(Semaphore::new(size)),
+            patience,
+            idle_max,
+            free: Mutex::new(free),
+        })
     }
 
     /// Waits for a place. Its connection is opened by [`Lease::conn`].

@@ -94,12 +94,7 @@ impl Append for SqliteStore {
         self.writer.append(batch).await
     }
 
-    async fn position(
-        &self,
-        topic: &TopicName,
-        subscription: &str,
-        lane: Uuid,
-    ) -> Result<Option<u64>, StoreError> {
+    async fn position(&self, topic: &TopicName, subscription: &str, lane: Uuid) -> Result<Option<u64>, StoreError> {
         self.position_of(topic, subscription, lane).await
     }
 }

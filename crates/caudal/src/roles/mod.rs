@@ -6,6 +6,8 @@ mod dead_letters;
 mod demo;
 mod doctor;
 mod keys;
+#[cfg(feature = "lambda")]
+mod lambda;
 mod migrate;
 mod publish;
 mod query;
@@ -29,6 +31,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Up(args) => up::run(args).await,
         Command::Serve(args) => serve::run(args).await,
+        #[cfg(feature = "lambda")]
+        Command::Lambda(args) => lambda::run(args).await,
         Command::Publish(args) => publish::run(args).await,
         Command::Query(args) => query::run(args).await,
         Command::Tail(args) => tail::run(args).await,
