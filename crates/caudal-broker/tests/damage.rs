@@ -48,7 +48,7 @@ async fn log_of(dir: &Path, count: u64) -> Vec<u8> {
     let mut before_last = Vec::new();
     for number in 0..count {
         before_last = fs::read(synced(dir)).unwrap_or_default();
-        publish(&*broker, number..number + 1).await;
+        publish(&broker, number..number + 1).await;
     }
     broker.close().await.expect("close works");
     before_last
@@ -68,7 +68,7 @@ async fn a_tail_torn_at_any_byte_is_cut() {
     let before_last = {
         let broker = open(dir.path()).await.expect("it opens");
         let before_last = fs::read(synced(dir.path())).expect("SYNCED is there");
-        publish(&*broker, 3..4).await;
+        publish(&broker, 3..4).await;
         broker.close().await.expect("close works");
         before_last
     };
@@ -88,11 +88,11 @@ async fn a_tail_torn_at_any_byte_is_cut() {
             let is_whole = torn == whole;
             let broker = open(dir.path()).await.unwrap_or_else(|error| panic!("{keep} {hole}: {error}"));
             let kept = if is_whole { 4 } else { 3 };
-            assert_eq!(all(&*broker).await, messages(0..kept), "{keep} {hole}");
-            publish(&*broker, kept..kept + 2).await;
+            assert_eq!(all(&broker).await, messages(0..kept), "{keep} {hole}");
+            publish(&broker, kept..kept + 2).await;
             broker.close().await.expect("close works");
             let broker = open(dir.path()).await.expect("it opens again");
-            assert_eq!(all(&*broker).await, messages(0..kept + 2), "{keep} {hole}");
+            assert_eq!(all(&broker).await, messages(0..kept + 2), "{keep} {hole}");
             broker.close().await.expect("close works");
         }
     }
@@ -111,7 +111,7 @@ async fn a_file_cut_at_any_byte_below_synced_is_refused() {
     }
     fs::write(segment(dir.path(), 0), &whole[..end as usize]).expect("the test writes");
     let broker = open(dir.path()).await.expect("nothing that was synced is missing");
-    assert_eq!(all(&*broker).await, messages(0..4));
+    assert_eq!(all(&broker).await, messages(0..4));
 }
 
 /// Flips one bit at every byte of a file and opens the log each time. `Ok` from the log must be the truth.
@@ -130,7 +130,7 @@ async fn flip_every_byte(dir: &Path, file: &Path, until: u64, truth: &[Message])
             }
             Err(error) => panic!("byte {at}: {error}"),
             Ok(broker) => {
-                if read_until_damage(&*broker, truth, file).await {
+                if read_until_damage(&broker, truth, file).await {
                     refused_read += 1;
                 }
                 broker.close().await.expect("close works");
@@ -223,7 +223,7 @@ async fn damage_that_synced_does_not_cover_is_still_damage_when_frames_follow() 
     // As after power loss: SYNCED is as old as can be.
     fs::write(synced(dir.path()), &before_first).expect("the test writes");
     let broker = open(dir.path()).await.expect("it opens");
-    assert_eq!(all(&*broker).await, messages(0..4), "an old SYNCED loses nothing");
+    assert_eq!(all(&broker).await, messages(0..4), "an old SYNCED loses nothing");
     broker.close().await.expect("close works");
     for at in [4, 40, 60, 200] {
         let mut flipped = whole.clone();
@@ -240,7 +240,7 @@ async fn a_missing_file_is_refused_and_a_quarantine_frees_the_topic() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broker = open(dir.path()).await.expect("it opens");
     for number in 0..200 {
-        publish(&*broker, number..number + 1).await;
+        publish(&broker, number..number + 1).await;
     }
     let incarnation = broker.log_state(&topic("t")).expect("the topic is known").incarnation;
     broker.close().await.expect("close works");
@@ -261,7 +261,7 @@ async fn a_missing_file_is_refused_and_a_quarantine_frees_the_topic() {
     let aside = EmbeddedBroker::quarantine(dir.path(), &topic("t")).expect("it moves");
     assert!(aside.join("META").exists());
     let broker = open(dir.path()).await.expect("the topic is free");
-    publish(&*broker, 0..1).await;
+    publish(&broker, 0..1).await;
     let state = broker.log_state(&topic("t")).expect("the topic is known");
     assert_ne!(state.incarnation, incarnation);
     assert_eq!((state.first, state.next), (0, 1));

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use caudal_broker::RemoteConfig;
 use caudal_broker::sqs::SqsBroker;
+use caudal_core::error::BrokerError;
 use caudal_core::message::{Delivery, Message};
 use caudal_core::ports::{Broker, Publish, Subscription};
 use caudal_testkit::broker::{Ledger, bare, marks, message, messages, receive, topic};
@@ -187,6 +188,38 @@ pub(crate) async fn groups_keep_their_order_under_load(road: Road) {
     }
 }
 
+/// A server that takes requests and answers none: everybody who waits is told, and soon, not one after the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_long_for_an_answer_that_does_not_come() {
+    let road = caudal_testkit::moto::shared().unwrap().road().unwrap();
+    let broker = Arc::new(open(&road).await);
+    let topic = fresh("silent");
+    broker.publish(&topic, messages(0..1)).await.unwrap();
+    let mut subscription = subscribe(&broker, &topic, "store").await;
+    take(&mut *subscription, 1).await;
+    road.hold();
+    let start = Instant::now();
+    let publishers: Vec<_> = (1..1000)
+        .map(|number| {
+            let (broker, topic) = (broker.clone(), topic.clone());
+            tokio::spawn(async move { broker.publish(&topic, messages(number..number + 1)).await })
+        })
+        .collect();
+    for publisher in publishers {
+        let outcome = publisher.await.unwrap();
+        assert!(matches!(outcome, Err(BrokerError::Unavailable(_))), "{outcome:?}");
+    }
+    let failed = subscription.receive(1, 1).await;
+    assert!(matches!(failed, Err(BrokerError::Unavailable(_))), "{failed:?}");
+    assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
+    road.let_go();
+    broker.publish(&topic, messages(2000..2003)).await.unwrap();
+    drop(subscription);
+    let mut subscription = subscribe(&broker, &topic, "store").await;
+    // What was under way may have got there.
+    while take(&mut *subscription, 1).await[0].message != message(2002) {}
+}
+
 /// A server that died and forgot everything, queues and topics too: all of it is made again.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_that_was_emptied_is_set_up_again() {
@@ -199,7 +232,7 @@ async fn an_account_that_was_emptied_is_set_up_again() {
     take(&mut *subscription, 3).await;
     moto.kill();
     let away = broker.publish(&topic, messages(3..4)).await;
-    assert!(matches!(away, Err(caudal_core::error::BrokerError::Unavailable(_))), "{away:?}");
+    assert!(matches!(away, Err(BrokerError::Unavailable(_))), "{away:?}");
     moto.restart().unwrap();
     // As a producer and the worker do: again after a failure.
     while broker.publish(&topic, messages(4..6)).await.is_err() {

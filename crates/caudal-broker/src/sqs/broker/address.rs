@@ -70,18 +70,17 @@ impl Address {
         Ok(())
     }
 
-    /// Whether what answers there is AWS itself, as far as its name tells.
-    pub(crate) fn is_aws(&self) -> bool {
-        let Some(endpoint) = &self.endpoint else { return true };
-        let host = endpoint.split("://").nth(1).unwrap_or_default();
-        let host = host.split(['/', ':']).next().unwrap_or_default();
-        [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|domain| host.ends_with(domain))
-    }
-
     /// Whether AWS cannot be meant: it is never spoken to in the clear.
     pub(crate) fn is_plain_http(&self) -> bool {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
+}
+
+/// Whether what answers at a URL is AWS itself, as far as its name tells.
+pub(crate) fn is_aws(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap_or_default();
+    let host = host.split(['/', ':']).next().unwrap_or_default();
+    [".amazonaws.com", ".amazonaws.com.cn", ".api.aws"].iter().any(|domain| host.ends_with(domain))
 }
 
 fn wrong(why: &str) -> BrokerError {
@@ -96,16 +95,21 @@ mod tests {
     fn forms() -> Result<(), BrokerError> {
         let bare = Address::parse("sqs:")?;
         assert_eq!((bare.region.as_deref(), bare.endpoint.as_deref(), bare.fifo), (None, None, false));
-        assert!(bare.is_aws() && !bare.is_plain_http());
+        assert!(!bare.is_plain_http());
         assert_eq!(Address::parse("sqs://eu-west-1")?.region.as_deref(), Some("eu-west-1"));
         let local =
             Address::parse("sqs:?endpoint=http://127.0.0.1:5000/&region=us-east-1&fifo=true&visibility_seconds=3")?;
         assert_eq!(local.endpoint.as_deref(), Some("http://127.0.0.1:5000"));
         assert_eq!((local.region.as_deref(), local.fifo, local.visibility.as_secs()), (Some("us-east-1"), true, 3));
-        assert!(!local.is_aws() && local.is_plain_http());
-        assert!(Address::parse("sqs:?endpoint=https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com")?.is_aws());
-        assert!(!Address::parse("sqs:?endpoint=https://amazonaws.com.example.net")?.is_aws());
+        assert!(local.is_plain_http());
         Ok(())
+    }
+
+    #[test]
+    fn aws_is_known_by_its_name() {
+        assert!(is_aws("https://sqs.eu-west-1.amazonaws.com/1/q") && is_aws("https://sqs.cn-north-1.amazonaws.com.cn"));
+        assert!(is_aws("https://vpce-1.sqs.eu-west-1.vpce.amazonaws.com"));
+        assert!(!is_aws("https://amazonaws.com.example.net") && !is_aws("http://127.0.0.1:5000/1/q") && !is_aws(""));
     }
 
     #[test]

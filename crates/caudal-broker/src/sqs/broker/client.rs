@@ -31,6 +31,8 @@ pub(crate) struct Aws {
     pub(crate) sns: aws_sdk_sns::Client,
     pub(crate) sqs: aws_sdk_sqs::Client,
     pub(crate) region: String,
+    /// Where both are, if not where AWS has them: from `broker.url`, or from what the environment says for AWS programs.
+    pub(crate) endpoint: Option<String>,
 }
 
 impl Aws {
@@ -71,6 +73,7 @@ impl Aws {
                 "no AWS region is named: write it in broker.url (sqs://eu-west-1) or set AWS_REGION".to_owned(),
             ));
         };
-        Ok(Self { sns: aws_sdk_sns::Client::new(&config), sqs: aws_sdk_sqs::Client::new(&config), region })
+        let endpoint = config.endpoint_url().map(str::to_owned);
+        Ok(Self { sns: aws_sdk_sns::Client::new(&config), sqs: aws_sdk_sqs::Client::new(&config), region, endpoint })
     }
 }

@@ -10,7 +10,9 @@ use caudal_core::error::BrokerError;
 /// A failure that several callers may share, which is why it is not yet a [`BrokerError`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Failure {
-    /// Not reachable, throttled, or ill: the same call may succeed later.
+    /// Nobody answered.
+    Away(String),
+    /// Throttled, or ill: the same call may succeed later.
     Unavailable(String),
     /// As many messages are out as the queue allows.
     TooManyOut(String),
@@ -66,12 +68,13 @@ impl Failure {
 
     /// Whether the same entry may be sent again at once.
     pub(crate) fn is_transient(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::TooManyOut(_))
+        matches!(self, Self::Away(_) | Self::Unavailable(_) | Self::TooManyOut(_))
     }
 
     fn text(&self) -> &str {
         match self {
-            Self::Unavailable(text)
+            Self::Away(text)
+            | Self::Unavailable(text)
             | Self::TooManyOut(text)
             | Self::Denied(text)
             | Self::Missing(text)
@@ -90,7 +93,7 @@ impl fmt::Display for Failure {
 impl From<Failure> for BrokerError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Unavailable(why) | Failure::TooManyOut(why) => Self::unavailable(why),
+            Failure::Away(why) | Failure::Unavailable(why) | Failure::TooManyOut(why) => Self::unavailable(why),
             Failure::Denied(why) | Failure::Missing(why) | Failure::Setup(why) => Self::Setup(why),
             Failure::Refused(why) => Self::Refused(why),
         }
@@ -180,7 +183,7 @@ where
         ));
     }
     let last = causes(error).last().map(ToString::to_string).unwrap_or_default();
-    Failure::Unavailable(format!("{action} on {resource}: {error}: {last}"))
+    Failure::Away(format!("{action} on {resource}: {error}: {last}"))
 }
 
 fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {

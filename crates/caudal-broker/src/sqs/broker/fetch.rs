@@ -218,12 +218,21 @@ struct Task<'a> {
     polls: usize,
     /// Polls that the queue seems to be worth.
     wanted: usize,
+    /// What a poll brought last: what another may bring.
+    batch_bytes: usize,
     paused_until: Instant,
 }
 
 impl<'a> Task<'a> {
     fn new(reader: &'a Reader) -> Self {
-        Self { reader, requests: FuturesUnordered::new(), polls: 0, wanted: 1, paused_until: Instant::now() }
+        Self {
+            reader,
+            requests: FuturesUnordered::new(),
+            polls: 0,
+            wanted: 1,
+            batch_bytes: 0,
+            paused_until: Instant::now(),
+        }
     }
 
     async fn run(mut self) {
@@ -255,17 +264,15 @@ impl<'a> Task<'a> {
             self.requests.push(Box::pin(self.reader.renew(lease, receipts)));
         }
         let (lying, bytes) = state.shelf.lying();
-        let mut room = lying + self.polls * BATCH_MAX;
         while !over
             && state.failure.is_none()
             && now >= self.paused_until
             && self.polls < self.wanted
-            && room + BATCH_MAX <= LYING_MESSAGES_MAX
-            && bytes < LYING_BYTES_MAX
+            && lying + (self.polls + 1) * BATCH_MAX <= LYING_MESSAGES_MAX
+            && bytes + self.polls * self.batch_bytes < LYING_BYTES_MAX
         {
             self.requests.push(Box::pin(self.reader.poll(state.generation)));
             self.polls += 1;
-            room += BATCH_MAX;
         }
         if over && self.requests.is_empty() {
             state.running = false;
@@ -296,6 +303,7 @@ impl<'a> Task<'a> {
                 if state.closed || state.subscriptions == 0 {
                     state.back.extend(arrivals.into_iter().map(|arrival| arrival.receipt));
                 } else if !arrivals.is_empty() {
+                    self.batch_bytes = arrivals.iter().map(|arrival| arrival.delivery.message.body.len()).sum();
                     state.shelf.put(arrivals, Instant::now() + self.reader.visibility / 2);
                 }
             }

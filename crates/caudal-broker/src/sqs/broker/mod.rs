@@ -89,13 +89,8 @@ impl SqsBroker {
     /// Takes region and credentials from where AWS programs have them. AWS need not answer yet.
     pub async fn open(config: RemoteConfig) -> Result<Self, BrokerError> {
         let address = Address::parse(&config.url)?;
-        let topology = Topology {
-            aws: Aws::new(&address).await?,
-            create: config.create,
-            visibility: address.visibility,
-            is_aws: address.is_aws(),
-            endpoint: address.endpoint.clone(),
-        };
+        let topology =
+            Topology { aws: Aws::new(&address).await?, create: config.create, visibility: address.visibility };
         let (alive, ended) = mpsc::channel(1);
         let (topics, readers) = Default::default();
         let (alive, ended) = (Mutex::new(Some(alive)), tokio::sync::Mutex::new(ended));
@@ -192,7 +187,7 @@ impl Broker for SqsBroker {
     async fn probe(&self, topics: &[TopicName]) -> Result<Probe, BrokerError> {
         let place = |name| Ok((self.topic(name)?.plan.clone(), self.config.subscriptions.clone()));
         let places = topics.iter().map(place).collect::<Result<Vec<_>, BrokerError>>()?;
-        Ok(probe::probe(&self.topology, &self.address, places).await?)
+        Ok(probe::probe(&self.topology, places).await?)
     }
 
     async fn close(&self) -> Result<(), BrokerError> {

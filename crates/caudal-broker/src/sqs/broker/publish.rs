@@ -100,7 +100,12 @@ async fn run(sender: Sender, mut waiting: Waiting, mut arriving: mpsc::Receiver<
             requests.push(sender.send(batch));
         }
         tokio::select! {
-            Some(batch) = requests.next() => waiting.settled(batch),
+            Some((batch, away)) = requests.next() => {
+                if let Some(failure) = away {
+                    waiting.give_up(&failure);
+                }
+                waiting.settled(batch);
+            }
             items = arriving.recv(), if open && waiting.len() < MESSAGES_MAX => match items {
                 Some(items) => items.into_iter().for_each(|item| waiting.push(item)),
                 None => open = false,
@@ -115,8 +120,9 @@ struct Sender {
 }
 
 impl Sender {
-    /// Sends a batch until each of its messages is in or has failed for good, and tells whoever waits for them.
-    async fn send(&self, batch: Batch) -> Batch {
+    /// Sends a batch until each of its messages is in or has failed for good, and tells whoever waits for them. Says so when
+    /// nobody answered.
+    async fn send(&self, batch: Batch) -> (Batch, Option<Failure>) {
         let mut left: Vec<usize> = (0..batch.items.len()).collect();
         for round in 1.. {
             let mut outcomes = match self.request(&batch.items, &left).await {
@@ -124,7 +130,7 @@ impl Sender {
                 // The SDK repeated it already.
                 Err(failure) => {
                     left.iter().for_each(|index| batch.items[*index].call.settle(Err(failure.clone())));
-                    break;
+                    return (batch, Some(failure).filter(|failure| matches!(failure, Failure::Away(_))));
                 }
             };
             let silent = || Err(Failure::Unavailable(format!("{} said nothing of one message", self.target.arn())));
@@ -143,7 +149,7 @@ impl Sender {
             }
             tokio::time::sleep(ROUND_PAUSE * round).await;
         }
-        batch
+        (batch, None)
     }
 
     /// One request, and what became of each message in it.

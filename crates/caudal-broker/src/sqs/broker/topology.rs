@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use aws_sdk_sqs::types::QueueAttributeName;
 
+use super::address;
 use super::client::Aws;
 use super::failure::{Call, Failure};
 use super::place::{MESSAGE_BYTES_MAX, Plan, Queue, Target, To};
@@ -26,10 +27,6 @@ pub(crate) struct Topology {
     pub(crate) aws: Aws,
     pub(crate) create: bool,
     pub(crate) visibility: Duration,
-    /// A new queue needs a moment before it works; an emulator's does not.
-    pub(crate) is_aws: bool,
-    /// For the commands that an operator is told.
-    pub(crate) endpoint: Option<String>,
 }
 
 impl Topology {
@@ -142,7 +139,7 @@ impl Topology {
             attributes.insert(QueueAttributeName::RedrivePolicy, policy::redrive(&dead.arn));
         }
         let made = self.create_queue(wanted, attributes).await?;
-        if self.is_aws {
+        if address::is_aws(&made.url) {
             tokio::time::sleep(NEW_QUEUE_PAUSE).await;
         }
         Ok(made)
@@ -284,7 +281,7 @@ impl Topology {
 
     /// A command for an operator.
     pub(crate) fn command(&self, rest: &str) -> String {
-        let endpoint = self.endpoint.as_ref().map_or_else(String::new, |url| format!(" --endpoint-url {url}"));
+        let endpoint = self.aws.endpoint.as_ref().map_or_else(String::new, |url| format!(" --endpoint-url {url}"));
         format!("aws {rest} --region {}{endpoint}", self.aws.region)
     }
 }

@@ -138,6 +138,16 @@ impl Waiting {
         (!batch.items.is_empty()).then_some(batch)
     }
 
+    /// Fails whatever waits: to try each of them would take long, and end the same.
+    pub(crate) fn give_up(&mut self, failure: &Failure) {
+        self.len = 0;
+        self.ready.clear();
+        self.lines.retain(|_, line| {
+            line.items.drain(..).for_each(|item| item.call.settle(Err(failure.clone())));
+            line.out
+        });
+    }
+
     /// A batch is settled: its groups may go on.
     pub(crate) fn settled(&mut self, batch: Batch) {
         for group in batch.groups {
@@ -215,6 +225,21 @@ mod tests {
         assert_eq!(groups(&batch), ["a", "a", "b", "c"]);
         waiting.settled(batch);
         assert!(waiting.lines.is_empty() && waiting.ready.is_empty());
+    }
+
+    #[test]
+    fn what_waits_can_be_given_up() {
+        let (call, mut answered) = Call::new(3);
+        let (other, mut other_answered) = Call::new(1);
+        let mut waiting = Waiting::new(true, 1000);
+        (0..3).for_each(|_| push(&mut waiting, &call, "a", 600));
+        push(&mut waiting, &other, "b", 1);
+        let batch = waiting.take().unwrap();
+        waiting.give_up(&Failure::Away("gone".to_owned()));
+        assert!(answered.try_recv().unwrap().is_err() && other_answered.try_recv().unwrap().is_err());
+        assert!(waiting.take().is_none() && waiting.len() == 0);
+        waiting.settled(batch);
+        assert!(waiting.lines.is_empty());
     }
 
     #[test]
