@@ -4,7 +4,7 @@ FastStream acknowledge it.
 This is the shape of FastStream's own documentation: one handler, one message, one insert, acknowledged when the handler returns.
 It reads the queue that Caudal's worker reads. It has no batches, no dead letters and no metrics; its log of every message is off.
 
-    run NAME URL     rabbitmq, nats, redis or kafka
+    run NAME URL     rabbitmq, nats or kafka
     DATABASE_URL     postgres://… (required)
     POOL             connections (default 16), and handlers at work at once where FastStream can
 """
@@ -79,12 +79,6 @@ def subscribed(name: str, url: str):
         return broker, broker.subscriber(
             "caudal.flights", stream=stream, durable="store", pull_sub=PullSub(batch_size=POOL * 8), max_workers=POOL
         )
-    if name == "redis":
-        from faststream.redis import RedisBroker, StreamSub
-
-        broker = RedisBroker(url, logger=None)
-        stream = StreamSub("caudal:flights", group="store", consumer="peer", max_records=POOL * 8)
-        return broker, broker.subscriber(stream=stream, max_workers=POOL)
     if name == "kafka":
         from faststream.kafka import KafkaBroker
 

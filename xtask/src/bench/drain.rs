@@ -109,8 +109,8 @@ impl<'a> Drain<'a> {
                     Ok(self.count as f64 / self.postgres.timed(&self.copy("from", &copy_file)?)?)
                 }
                 "caudal" => self.caudal(),
-                // FastStream has no SQS.
-                _ if self.broker == "sqs" => Ok(f64::NAN),
+                // FastStream has no SQS, and of a Redis stream it reads only what FastStream wrote.
+                _ if ["sqs", "redis"].contains(&self.broker) => Ok(f64::NAN),
                 _ => self.faststream(),
             })?;
         let [broker, copy, caudal, faststream] = measured;

@@ -216,7 +216,8 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, wanted: Build) -> 
     // A copy: nobody who builds meanwhile changes what is measured, and nobody who ends programs by name ends it.
     let measured = work.join("measured");
     std::fs::copy(&binary, &measured).with_context(|| format!("no {}", binary.display()))?;
-    let bench = Bench { root: root.to_owned(), work, binary: measured, noop, limit_sqlite, limit_broker, flights, quick };
+    let bench =
+        Bench { root: root.to_owned(), work, binary: measured, noop, limit_sqlite, limit_broker, flights, quick };
     let kind = file_system(&bench.work)?;
     ensure!(
         kind != "tmpfs",

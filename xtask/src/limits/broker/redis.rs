@@ -12,8 +12,7 @@ pub(crate) async fn consume(url: &str, topic: &str, count: usize) -> Result<f64>
     let mut clock = Clock::default();
     let mut taken = 0;
     while taken < count {
-        let options =
-            StreamReadOptions::default().group("store", "limit").count(BATCH.min(count - taken)).block(1_000);
+        let options = StreamReadOptions::default().group("store", "limit").count(BATCH.min(count - taken)).block(1_000);
         let reply: Option<StreamReadReply> = connection.xread_options(&[&stream], &[">"], &options).await?;
         let Some(entries) = reply.and_then(|reply| reply.keys.into_iter().next()) else { continue };
         clock.start();
