@@ -230,7 +230,7 @@ async fn damage_that_synced_does_not_cover_is_still_damage_when_frames_follow() 
         flipped[at] ^= 1;
         fs::write(&file, &flipped).expect("the test writes");
         fs::write(synced(dir.path()), &before_first).expect("the test writes");
-        let refused = open(dir.path()).await.err().expect("a frame follows the damage").to_string();
+        let refused = open(dir.path()).await.expect_err("a frame follows the damage").to_string();
         assert!(refused.contains("a whole frame follows"), "{refused}");
     }
 }
@@ -253,7 +253,7 @@ async fn a_missing_file_is_refused_and_a_quarantine_frees_the_topic() {
     for gone in segments[1..].iter().chain([&dir.path().join("t/META")]) {
         let aside = dir.path().join("aside");
         fs::rename(gone, &aside).expect("the test moves it");
-        let refused = open(dir.path()).await.err().expect("a file is missing").to_string();
+        let refused = open(dir.path()).await.expect_err("a file is missing").to_string();
         assert!(refused.contains("is damaged at byte") && refused.contains("_quarantine"), "{refused}");
         fs::rename(&aside, gone).expect("the test moves it back");
     }
@@ -272,7 +272,7 @@ async fn a_second_opening_is_refused_at_once() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let broker = open(dir.path()).await.expect("it opens");
     let refused = tokio::time::timeout(Duration::from_secs(1), open(dir.path())).await.expect("at once");
-    let refused = refused.err().expect("the directory is in use").to_string();
+    let refused = refused.expect_err("the directory is in use").to_string();
     assert!(refused.contains(&dir.path().display().to_string()), "{refused}");
     assert!(refused.contains(&std::process::id().to_string()), "{refused}");
     assert!(refused.contains("stop it"), "{refused}");
