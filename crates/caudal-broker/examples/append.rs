@@ -120,7 +120,7 @@ async fn read_and_reopen(dir: &Path, topic: &TopicName) -> Anything {
     let mut subscription = broker.open_subscription(topic, "store").await?;
     let (started, mut got) = (Instant::now(), 0);
     while got < state.next {
-        got = subscription.receive(8192, 4 * 1024 * 1024).await?.len() as u64 + got;
+        got += subscription.receive(8192, 4 * 1024 * 1024).await?.len() as u64;
     }
     let seconds = started.elapsed().as_secs_f64();
     println!("read: {:.0} records/s, {:.0} MB/s", got as f64 / seconds, bytes / seconds);
