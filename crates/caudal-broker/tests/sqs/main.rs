@@ -30,7 +30,8 @@ fn config(url: &str) -> RemoteConfig {
 /// What two emulators have in common. `volume` is what each can bear. The road is this harness's own, so that cutting it harms
 /// no other test.
 fn harness(road: Road, options: &str, volume: u64) -> Harness {
-    let url = road.url() + options;
+    // A broker closes when its last poll has ended, and much is closed here.
+    let url = road.url() + "&wait_seconds=1" + options;
     let client = Client::of(&url);
     let harness = Harness::new(move || {
         let config = config(&url);

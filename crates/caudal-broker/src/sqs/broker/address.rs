@@ -1,5 +1,6 @@
 //! What `broker.url` says for SNS and SQS.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use caudal_core::error::BrokerError;
@@ -8,13 +9,15 @@ use percent_encoding::percent_decode_str;
 /// How long a message that was handed over stays hidden before it comes again, unless it is settled or kept hidden. Also how
 /// long it takes, at worst, until another process gets what a killed one held.
 const VISIBILITY_DEFAULT: Duration = Duration::from_secs(20);
-/// The service's own longest.
-const VISIBILITY_SECONDS_MAX: u64 = 43_200;
-/// Shorter could not be extended in time.
-const VISIBILITY_SECONDS_MIN: u64 = 2;
+/// The service's own longest, and the shortest that could still be extended in time.
+const VISIBILITY_SECONDS: RangeInclusive<u64> = 2..=43_200;
+/// How long a poll of an empty queue waits. AWS would wait 20 s; but what a killed process asked for is still handed to it, and
+/// stays hidden, so this adds to the time until another gets it. Closing waits as long.
+const WAIT_DEFAULT: Duration = Duration::from_secs(5);
+const WAIT_SECONDS: RangeInclusive<u64> = 1..=20;
 
-const FORM: &str =
-    "sqs: or sqs://<region>, then ?endpoint=<URL>&region=<region>&fifo=true&visibility_seconds=<n> as needed";
+const FORM: &str = "sqs: or sqs://<region>, then as needed ?endpoint=<URL>&region=<region>&fifo=true\
+                    &visibility_seconds=<2 to 43200>&wait_seconds=<1 to 20>";
 
 /// A URL of the form `sqs://<region>?…`, taken apart. It holds no secret: credentials come from the environment, a profile
 /// or a role.
@@ -27,6 +30,7 @@ pub(crate) struct Address {
     /// Topics and queues that we name are FIFO ones.
     pub(crate) fifo: bool,
     pub(crate) visibility: Duration,
+    pub(crate) wait: Duration,
 }
 
 impl Address {
@@ -42,6 +46,7 @@ impl Address {
             endpoint: None,
             fifo: false,
             visibility: VISIBILITY_DEFAULT,
+            wait: WAIT_DEFAULT,
         };
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -59,12 +64,8 @@ impl Address {
             "endpoint" => return Err(wrong("endpoint must begin with http:// or https://")),
             "fifo" if value == "true" || value == "false" => self.fifo = value == "true",
             "fifo" => return Err(wrong("fifo is true or false")),
-            "visibility_seconds" => {
-                let seconds =
-                    value.parse().ok().filter(|s| (VISIBILITY_SECONDS_MIN..=VISIBILITY_SECONDS_MAX).contains(s));
-                let seconds = seconds.ok_or_else(|| wrong("visibility_seconds is a number from 2 to 43200"))?;
-                self.visibility = Duration::from_secs(seconds);
-            }
+            "visibility_seconds" => self.visibility = seconds(name, &value, VISIBILITY_SECONDS)?,
+            "wait_seconds" => self.wait = seconds(name, &value, WAIT_SECONDS)?,
             other => return Err(wrong(&format!("it has no option {other:?}"))),
         }
         Ok(())
@@ -74,6 +75,11 @@ impl Address {
     pub(crate) fn is_plain_http(&self) -> bool {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"))
     }
+}
+
+fn seconds(name: &str, value: &str, allowed: RangeInclusive<u64>) -> Result<Duration, BrokerError> {
+    let seconds = value.parse().ok().filter(|seconds| allowed.contains(seconds)).map(Duration::from_secs);
+    seconds.ok_or_else(|| wrong(&format!("{name} is a number from {} to {}", allowed.start(), allowed.end())))
 }
 
 /// Whether what answers at a URL is AWS itself, as far as its name tells.
@@ -97,10 +103,14 @@ mod tests {
         assert_eq!((bare.region.as_deref(), bare.endpoint.as_deref(), bare.fifo), (None, None, false));
         assert!(!bare.is_plain_http());
         assert_eq!(Address::parse("sqs://eu-west-1")?.region.as_deref(), Some("eu-west-1"));
-        let local =
-            Address::parse("sqs:?endpoint=http://127.0.0.1:5000/&region=us-east-1&fifo=true&visibility_seconds=3")?;
+        let local = Address::parse(
+            "sqs:?endpoint=http://127.0.0.1:5000/&region=us-east-1&fifo=true&visibility_seconds=3&wait_seconds=1",
+        )?;
         assert_eq!(local.endpoint.as_deref(), Some("http://127.0.0.1:5000"));
-        assert_eq!((local.region.as_deref(), local.fifo, local.visibility.as_secs()), (Some("us-east-1"), true, 3));
+        assert_eq!(
+            (local.region.as_deref(), local.fifo, local.visibility.as_secs() + local.wait.as_secs()),
+            (Some("us-east-1"), true, 4)
+        );
         assert!(local.is_plain_http());
         Ok(())
     }
@@ -114,7 +124,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said() {
-        for url in ["kafka:", "sqs://Not A Region", "sqs:?endpoint=localhost", "sqs:?fifo=maybe", "sqs:?what=1"] {
+        for url in [
+            "kafka:",
+            "sqs://Not A Region",
+            "sqs:?endpoint=localhost",
+            "sqs:?fifo=maybe",
+            "sqs:?wait_seconds=0",
+            "sqs:?what=1",
+        ] {
             let said = Address::parse(url).map_or_else(|error| error.to_string(), |_| String::new());
             assert!(said.contains("sqs://<region>"), "{url}: {said}");
         }

@@ -14,10 +14,10 @@ use caudal_core::error::BrokerError;
 use super::address::Address;
 
 const CONNECT_MAX: Duration = Duration::from_secs(2);
-/// One try of one request; a long poll waits [`WAIT`](super::fetch::WAIT) of it.
-const TRY_MAX: Duration = Duration::from_secs(10);
-/// A request with its repeats: nothing hangs for longer.
-const REQUEST_MAX: Duration = Duration::from_secs(15);
+/// One try of one request, beyond what a long poll waits.
+const TRY_MAX: Duration = Duration::from_secs(5);
+/// A request with its repeats, beyond one try: nothing hangs for longer.
+const REPEATS_MAX: Duration = Duration::from_secs(5);
 const TRIES_MAX: u32 = 3;
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -40,8 +40,8 @@ impl Aws {
     pub(crate) async fn new(address: &Address) -> Result<Self, BrokerError> {
         let timeouts = TimeoutConfig::builder()
             .connect_timeout(CONNECT_MAX)
-            .operation_attempt_timeout(TRY_MAX)
-            .operation_timeout(REQUEST_MAX)
+            .operation_attempt_timeout(address.wait + TRY_MAX)
+            .operation_timeout(address.wait + TRY_MAX + REPEATS_MAX)
             .build();
         let retries = RetryConfig::standard()
             .with_max_attempts(TRIES_MAX)

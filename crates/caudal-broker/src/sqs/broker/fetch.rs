@@ -17,6 +17,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
+use super::address::Address;
 use super::client::Aws;
 use super::failure::{Call, Failure};
 use super::place::Queue;
@@ -25,9 +26,6 @@ use super::shelf::{Arrival, Lease, Receipt, Shelf};
 use crate::current::closed;
 use crate::sqs::record::Record;
 
-/// How long a poll of an empty queue waits. AWS would wait 20 s; but what a killed process asked for is still handed to it, and
-/// stays hidden, so this adds to the time until another gets it.
-const WAIT: Duration = Duration::from_secs(5);
 /// Polls under way at once for one queue, when there is much.
 const POLLS_MAX: usize = 8;
 /// What may lie here: enough for the next batch while one commits.
@@ -45,6 +43,7 @@ pub(crate) struct Reader {
     queue: Arc<Queue>,
     settler: Settler,
     visibility: Duration,
+    wait: Duration,
     state: Mutex<State>,
     /// For the task: something changed.
     changed: Notify,
@@ -68,11 +67,12 @@ struct State {
 }
 
 impl Reader {
-    pub(crate) fn new(aws: Aws, queue: Queue, visibility: Duration) -> Arc<Self> {
+    pub(crate) fn new(aws: Aws, queue: Queue, address: &Address) -> Arc<Self> {
         let queue = Arc::new(queue);
         let settler = Settler::new(aws.clone(), queue.clone());
         let (state, changed, arrived) = Default::default();
-        Arc::new(Self { aws, queue, settler, visibility, state, changed, arrived })
+        let (visibility, wait) = (address.visibility, address.wait);
+        Arc::new(Self { aws, queue, settler, visibility, wait, state, changed, arrived })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -168,7 +168,7 @@ impl Reader {
             .receive_message()
             .queue_url(&self.queue.url)
             .max_number_of_messages(BATCH_MAX as i32)
-            .wait_time_seconds(WAIT.as_secs() as i32)
+            .wait_time_seconds(self.wait.as_secs() as i32)
             .visibility_timeout(self.visibility.as_secs() as i32)
             .message_attribute_names("All")
             .message_system_attribute_names(MessageSystemAttributeName::ApproximateReceiveCount)

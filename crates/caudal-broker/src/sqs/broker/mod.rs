@@ -39,8 +39,8 @@ use self::topology::Topology;
 use crate::current::{Connection, Current, closed};
 use crate::remote::RemoteConfig;
 
-/// How long closing waits for requests under way; a long poll is the longest.
-const CLOSE_WITHIN: Duration = Duration::from_secs(20);
+/// How long closing waits for requests under way, beyond a long poll.
+const CLOSE_WITHIN: Duration = Duration::from_secs(10);
 
 /// SNS and SQS, or something that speaks their language.
 pub struct SqsBroker {
@@ -131,7 +131,7 @@ impl SqsBroker {
 
     fn reader(&self, queue: Queue) -> Arc<Reader> {
         let mut readers = lock(&self.readers);
-        let make = || Reader::new(self.topology.aws.clone(), queue.clone(), self.address.visibility);
+        let make = || Reader::new(self.topology.aws.clone(), queue.clone(), &self.address);
         readers.entry(queue.url.clone()).or_insert_with(make).clone()
     }
 }
@@ -199,7 +199,7 @@ impl Broker for SqsBroker {
             drop(topic.current.close().await);
         }
         let mut ended = self.ended.lock().await;
-        if tokio::time::timeout(CLOSE_WITHIN, ended.recv()).await.is_err() {
+        if tokio::time::timeout(self.address.wait + CLOSE_WITHIN, ended.recv()).await.is_err() {
             tracing::warn!("requests to AWS were still under way; what they brought comes again");
         }
         Ok(())
