@@ -8,8 +8,9 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use caudal_core::cloud_events;
+use caudal_core::json;
 use caudal_core::message::{Delivery, Mark, Message, Origin};
-use caudal_core::rejection::Rejection;
+use caudal_core::rejection::{Code, Rejection};
 use caudal_core::time::Instant;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
@@ -60,10 +61,14 @@ pub(crate) struct Incoming<'a> {
 impl Incoming<'_> {
     /// Makes a first delivery of it; the caller sets what it knows of attempts and missing messages.
     pub(crate) fn delivery(self, mark: Mark) -> Delivery {
-        match self.accepted() {
+        let mut delivery = match self.accepted() {
             Some(message) => Delivery::new(message, Origin::Accepted, mark),
             None => self.foreign(mark),
+        };
+        if delivery.fault.is_none() {
+            delivery.fault = unsound(&delivery.message);
         }
+        delivery
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -121,5 +126,17 @@ impl Incoming<'_> {
         let headers: Map<String, Value> =
             headers.into_iter().map(|(name, value)| (name.to_string(), Value::String(value.to_string()))).collect();
         (!headers.is_empty()).then(|| Bytes::from(Value::Object(headers).to_string()))
+    }
+}
+
+/// What no store keeps, or keeps so that readers choke on it. Headers are anybody's who may write to the broker.
+fn unsound(message: &Message) -> Option<Rejection> {
+    let bad = |detail: &'static str| Some(Rejection::whole(Code::MalformedEvent, detail));
+    if message.source.contains('\0') {
+        return bad("its source holds a NUL character");
+    }
+    match message.attributes.as_deref().map(|attributes| (attributes.first(), json::check(attributes))) {
+        None | Some((Some(b'{'), Ok(_))) => None,
+        Some(_) => bad("its attributes are not one sound JSON object"),
     }
 }

@@ -69,6 +69,10 @@ pub fn event_of(attributes: Map<String, Value>, body: Bytes) -> Result<Event, Re
         let name: String = name.chars().take(40).collect();
         return Err(bad("", format!("attribute names hold only a-z and 0-9, which {name:?} does not")));
     }
+    if let Some((name, _)) = attributes.iter().find(|(_, value)| value.as_str().is_some_and(|text| text.contains('\0')))
+    {
+        return Err(bad(&format!("/{name}"), "an attribute holds a NUL character, which no store keeps"));
+    }
     let (Some(id), Some(source), Some(_)) = (text("id"), text("source"), text("type")) else {
         return Err(bad("", "an event has id, source and type, none of them empty"));
     };

@@ -24,6 +24,12 @@ impl Instant {
         self.0.wrapping_add(EPOCH_SHIFT_MICROS)
     }
 
+    /// The nearest instant from year 1 to 9999: what both stores keep and every reader understands.
+    pub fn within_calendar(self) -> Self {
+        // Compared on the scale of the field: the other one wraps at its ends.
+        Self(self.0.clamp(FIRST - EPOCH_SHIFT_MICROS, LAST - EPOCH_SHIFT_MICROS))
+    }
+
     pub fn unix_millis(self) -> i64 {
         self.unix_micros().div_euclid(1000)
     }

@@ -165,3 +165,14 @@ fn an_offset_does_not_lead_out_of_the_calendar() {
         assert!(Instant::parse(text).is_some(), "{text}");
     }
 }
+
+#[test]
+fn the_calendar_ends_are_the_nearest_to_what_lies_beyond() {
+    let ends = ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59.999999+00:00"];
+    let near = |micros| Instant::from_unix_micros(micros).within_calendar().to_string();
+    assert_eq!(Instant(i64::MIN).within_calendar().to_string(), ends[0]);
+    assert_eq!(Instant(i64::MAX).within_calendar().to_string(), ends[1]);
+    assert_eq!(near(253_402_300_800_000_000), ends[1]);
+    let today = Instant::parse("2026-11-22T19:00:00Z").unwrap();
+    assert_eq!(today.within_calendar(), today);
+}

@@ -4,6 +4,7 @@
 //! commits, the next is received and encoded.
 
 use std::collections::VecDeque;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use caudal_core::message::{Delivery, Gap, Marks, Position, Step};
 use caudal_core::outcome::RowOutcome;
 use caudal_core::ports::{AppendBatch, Appended, Broker, OnBadRow, Positions, Store, Subscription};
 use caudal_core::topic::TopicName;
+use futures_util::FutureExt;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -30,6 +32,8 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 enum Stop {
     #[error("draining")]
     Draining,
+    #[error("it panicked, which is a fault in Caudal; the panic is in the log")]
+    Panicked,
     #[error(transparent)]
     Gap(#[from] Gap),
     #[error(transparent)]
@@ -42,7 +46,9 @@ enum Stop {
 pub(crate) async fn run(engine: Arc<Engine>, broker: Arc<dyn Broker>, topic: Arc<Topic>, stopping: CancellationToken) {
     loop {
         let worker = Worker { engine: &engine, broker: &*broker, topic: &topic, stopping: &stopping };
-        match worker.consume().await {
+        // A panic must not leave a topic that goes on acknowledging and is never stored.
+        let consumed = AssertUnwindSafe(worker.consume()).catch_unwind().await;
+        match consumed.unwrap_or(Err(Stop::Panicked)) {
             Err(Stop::Draining) => return,
             Err(Stop::Store(StoreError::Fenced)) => {
                 tracing::warn!(topic = %topic.name, "another worker is ahead; reading the position again");

@@ -156,6 +156,7 @@ fn open(delivery: Delivery) -> (Record, Arrived) {
         Origin::Accepted => Some(delivery.message.id),
         Origin::Foreign => None,
     };
-    let arrived = Arrived { id, published_at: delivery.message.published_at };
+    // It may be what somebody wrote into a header.
+    let arrived = Arrived { id, published_at: delivery.message.published_at.within_calendar() };
     (Record { fault: delivery.fault, ..delivery.message.into() }, arrived)
 }

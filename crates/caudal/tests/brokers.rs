@@ -268,3 +268,62 @@ async fn a_poisonous_message_is_set_aside_and_the_rest_goes_on() {
     assert_eq!((dead.as_array().map(Vec::len), &dead[0]["reason"]), (Some(1), &json!("poison")), "{dead}");
     load::drained(&client).await.unwrap();
 }
+
+/// Whoever may write to the broker may write anything into our headers: it becomes a dead letter or a row that readers understand,
+/// the same in both stores, and the topic goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_headers_stop_nothing() {
+    use caudal_testkit::rabbitmq::lapin::BasicProperties;
+    use caudal_testkit::rabbitmq::lapin::types::{AMQPValue, FieldTable, ShortString};
+    const HOSTILE: [(&str, &str); 9] = [
+        ("caudal-published-at", "9223372036854775807"),
+        ("caudal-published-at", "-9223372036854775808"),
+        ("caudal-attributes", "garbage"),
+        ("caudal-attributes", "[1]"),
+        ("caudal-attributes", "{%22a%22:%22%5Cu0000%22}"),
+        ("caudal-attributes", "{%22a%22:1,%22a%22:2}"),
+        ("caudal-attributes", "{%22a%22:%ff}"),
+        ("caudal-key", "a%00b"),
+        ("caudal-source", "a%00b"),
+    ];
+    let broker = RabbitMq::start().unwrap();
+    let stores = ["sqlite:caudal.db".to_owned(), postgres::database().await.unwrap()];
+    let mut seen = Vec::new();
+    for (number, store) in stores.iter().enumerate() {
+        let mut server = caudal(store, &broker.url()).env("CAUDAL_BROKER__SUBSCRIPTION", format!("s{number}"));
+        server.start().await.unwrap();
+        let api = server.api();
+        api.publish(PLAIN_TOPIC, &[], r#"{"name": "first"}"#).await.unwrap();
+        for (turn, (header, value)) in HOSTILE.into_iter().chain([("x", "sound")]).enumerate() {
+            let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_OID, &[number as u8, turn as u8]).to_string();
+            let mut headers = FieldTable::default();
+            let sound =
+                [("caudal-id", id.as_str()), ("caudal-source", "http"), ("caudal-published-at", "1700000000000000")];
+            for (name, value) in sound.into_iter().chain([(header, value)]) {
+                headers.insert(ShortString::from(name), AMQPValue::LongString(value.into()));
+            }
+            let properties = BasicProperties::default().with_headers(headers);
+            let body = format!("{{\"turn\": {turn}}}");
+            let exchange = format!("caudal.{PLAIN_TOPIC}");
+            caudal_testkit::rabbitmq::publish_foreign(&broker.url(), &exchange, "", properties, body.as_bytes())
+                .await
+                .unwrap();
+        }
+        load::drained(&api).await.unwrap();
+        let all = |path: &'static str| {
+            let api = api.clone();
+            async move { api.get(path).await.unwrap().json() }
+        };
+        let rows = all("/rest/v1/crash-plain?select=payload,_published_at&order=_published_at").await;
+        let turns: Vec<_> = rows.as_array().unwrap().iter().map(|row| row["payload"]["turn"].clone()).collect();
+        assert!(turns.contains(&json!(9)), "what comes after them is stored: {rows}");
+        let dead = all("/rest/v1/_dead_letters?select=reason,payload&order=payload").await;
+        assert!(dead.as_array().unwrap().iter().all(|d| d["reason"] != "refused"), "refused before the store: {dead}");
+        let books = all("/v1/reconcile?count=exact").await;
+        assert_eq!(books["unaccounted"], 0, "{books:#}");
+        assert!(!server.log().contains("panicked"), "{}", server.log());
+        seen.push((turns, dead));
+        server.stop().await.unwrap();
+    }
+    assert_eq!(seen[0], seen[1], "the same verdicts in both stores");
+}

@@ -120,7 +120,7 @@ fn text(bytes: &[u8]) -> Cow<'_, str> {
 }
 
 fn at(millis: i64) -> Instant {
-    Instant::from_unix_micros(millis * 1000)
+    Instant::from_unix_micros(millis.saturating_mul(1000))
 }
 
 fn now() -> Instant {
