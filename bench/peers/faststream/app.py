@@ -82,7 +82,7 @@ def subscribed(name: str, url: str):
     if name == "kafka":
         from faststream.kafka import KafkaBroker
 
-        broker = KafkaBroker(url.removeprefix("kafka://").split("?")[0], logger=None)
+        broker = KafkaBroker(url.removeprefix("kafka://").split("?")[0].split(","), logger=None)
         return broker, broker.subscriber("flights", group_id="peer", auto_offset_reset="earliest")
     sys.exit(f"app.py: no broker {name}")
 

@@ -79,6 +79,11 @@ impl Building {
         self.entries.len()
     }
 
+    /// Records and bytes that may still come in.
+    pub(crate) fn room(&self) -> (usize, usize) {
+        (BATCH_ROWS_MAX.saturating_sub(self.entries.len()), BATCH_BYTES_MAX.saturating_sub(self.bytes))
+    }
+
     pub(crate) fn is_full(&self) -> bool {
         self.entries.len() >= BATCH_ROWS_MAX || self.bytes >= BATCH_BYTES_MAX
     }

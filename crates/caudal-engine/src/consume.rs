@@ -1,7 +1,7 @@
 //! The worker: what a topic holds becomes rows, and is acknowledged after the commit.
 //!
 //! The position commits with the rows, so a crash anywhere repeats at most work that left no trace. While one batch
-//! commits, the next is received and encoded.
+//! commits, the next is received and encoded, for as long as the commit takes.
 
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use caudal_core::error::{BrokerError, StoreError};
-use caudal_core::limits::{BATCH_BYTES_MAX, BATCH_ROWS_MAX};
 use caudal_core::message::{Delivery, Gap, Marks, Position, Step};
 use caudal_core::outcome::RowOutcome;
 use caudal_core::ports::{AppendBatch, Appended, Broker, OnBadRow, Positions, Store, Subscription};
@@ -74,10 +73,22 @@ struct Worker<'a> {
     stopping: &'a CancellationToken,
 }
 
-/// A batch that is ready to be sealed and committed, and the deliveries that it settles.
+/// A batch that can be sealed and committed, and the deliveries that it settles.
 struct Ready {
     building: Building,
     marks: Marks,
+    /// Nothing more goes in.
+    closed: bool,
+}
+
+impl Ready {
+    fn new(topic: &Topic) -> Self {
+        Self { building: Building::new(topic, OnBadRow::DeadLetter), marks: Marks::default(), closed: false }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.building.len() == 0
+    }
 }
 
 /// A subscription and what came from it that no batch holds yet.
@@ -95,15 +106,21 @@ impl Worker<'_> {
     }
 
     async fn store_all(&self, inbox: &mut Inbox) -> Result<(), Stop> {
-        let mut ready = self.next(inbox).await?;
+        let mut ready = Ready::new(self.topic);
         loop {
-            let marks = ready.marks;
-            let mut batch = ready.building.seal(self.topic, &*self.engine.store).await?.batch;
+            while ready.is_empty() {
+                self.receive(inbox, &ready).await?;
+                // The topic may have got columns while it was idle.
+                ready = Ready::new(self.topic);
+                self.fill(inbox, &mut ready)?;
+            }
+            let Ready { building, marks, .. } = ready;
+            let mut batch = building.seal(self.topic, &*self.engine.store).await?.batch;
             batch.positions = self.positions(&marks);
             let batch = Arc::new(batch);
+            ready = Ready::new(self.topic);
             let commit = self.commit(batch.clone());
-            let prepare = self.next(inbox);
-            let (committed, prepared) = self.together(commit, prepare).await;
+            let (committed, prepared) = self.together(commit, inbox, &mut ready).await;
             let appended = match committed {
                 Ok(appended) => appended,
                 Err(error) => {
@@ -114,10 +131,7 @@ impl Worker<'_> {
             };
             self.tell(&batch, &appended);
             inbox.subscription.ack(&marks).await?;
-            ready = match prepared {
-                Some(prepared) => prepared?,
-                None => self.next(inbox).await?,
-            };
+            prepared?;
         }
     }
 
@@ -127,46 +141,56 @@ impl Worker<'_> {
         marks.steps.iter().map(position).collect()
     }
 
-    /// Runs a commit and the preparation of the next batch side by side. An idle topic must not hold back the word of a
-    /// commit, so preparation is given up when it has nothing yet; receiving is cancel-safe.
+    /// Runs a commit and fills the next batch meanwhile: the longer a commit takes, the more the next one holds, and an
+    /// idle topic holds back nothing.
     async fn together(
         &self,
         commit: impl Future<Output = Result<Appended, StoreError>>,
-        prepare: impl Future<Output = Result<Ready, Stop>>,
-    ) -> (Result<Appended, StoreError>, Option<Result<Ready, Stop>>) {
+        inbox: &mut Inbox,
+        ready: &mut Ready,
+    ) -> (Result<Appended, StoreError>, Result<(), Stop>) {
         let mut commit = std::pin::pin!(commit);
-        let mut prepare = std::pin::pin!(prepare);
-        tokio::select! {
-            biased;
-            committed = &mut commit => (committed, None),
-            prepared = &mut prepare => (commit.await, Some(prepared)),
+        let mut prepared = self.fill(inbox, ready);
+        while prepared.is_ok() && !ready.closed {
+            tokio::select! {
+                biased;
+                committed = &mut commit => return (committed, prepared),
+                received = self.receive(inbox, ready) => prepared = received,
+            }
+            prepared = prepared.and_then(|()| self.fill(inbox, ready));
         }
+        (commit.await, prepared)
     }
 
-    /// Receives and encodes one batch. Cancel-safe: once messages are received there is no further wait.
-    async fn next(&self, inbox: &mut Inbox) -> Result<Ready, Stop> {
-        if inbox.waiting.is_empty() {
-            let received = inbox.subscription.receive(BATCH_ROWS_MAX, BATCH_BYTES_MAX);
-            inbox.waiting = tokio::select! {
-                deliveries = received => deliveries?.into(),
-                () = self.stopping.cancelled() => return Err(Stop::Draining),
-            };
+    /// Waits for messages that the batch has room for. Cancel-safe: what was received is in the inbox.
+    async fn receive(&self, inbox: &mut Inbox, ready: &Ready) -> Result<(), Stop> {
+        if !inbox.waiting.is_empty() {
+            return Ok(());
         }
-        let mut building = Building::new(self.topic, OnBadRow::DeadLetter);
-        let mut marks = Marks::default();
-        while let Some(delivery) = inbox.waiting.pop_front() {
+        let (rows, bytes) = ready.building.room();
+        tokio::select! {
+            deliveries = inbox.subscription.receive(rows, bytes) => inbox.waiting = deliveries?.into(),
+            () = self.stopping.cancelled() => return Err(Stop::Draining),
+        }
+        Ok(())
+    }
+
+    /// Moves what was received into the batch, until it is closed: full, or holding a suspect, which goes alone.
+    fn fill(&self, inbox: &mut Inbox, ready: &mut Ready) -> Result<(), Stop> {
+        while !ready.closed
+            && let Some(delivery) = inbox.waiting.pop_front()
+        {
             let suspect = delivery.attempt > ALONE_AFTER;
-            if suspect && building.len() > 0 {
+            if suspect && !ready.is_empty() {
                 inbox.waiting.push_front(delivery);
+                ready.closed = true;
                 break;
             }
-            marks.add(delivery.mark)?;
-            deliver::take(self.engine, self.topic, &mut building, delivery);
-            if suspect {
-                break;
-            }
+            ready.marks.add(delivery.mark)?;
+            deliver::take(self.engine, self.topic, &mut ready.building, delivery);
+            ready.closed = suspect || ready.building.is_full();
         }
-        Ok(Ready { building, marks })
+        Ok(())
     }
 
     async fn commit(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {

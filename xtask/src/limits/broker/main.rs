@@ -82,6 +82,8 @@ fn serve(name: &str) -> Result<()> {
         }
         "kafka" => {
             let server = caudal_testkit::kafka::Kafka::start()?;
+            // The mock keeps 5 MiB a partition, and makes only 4 of them unasked.
+            server.create_topic("flights", 24)?;
             wait(server.url())
         }
         "sqs" => {
