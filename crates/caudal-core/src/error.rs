@@ -24,6 +24,10 @@ pub enum StoreError {
     /// The read took longer than its bound.
     #[error("the read took longer than its time limit")]
     Timeout,
+    /// What was asked cannot be done with this table: a value that is none of the column's type, an operator that the type
+    /// does not have. The caller's to change.
+    #[error("{0}")]
+    Asked(String),
     /// The table is not what the configuration says, or the account may not do this. Somebody must act.
     #[error("{0}")]
     Setup(String),

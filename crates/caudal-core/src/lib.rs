@@ -21,6 +21,7 @@ pub mod plan;
 pub mod ports;
 pub mod receipt;
 pub mod rejection;
+pub mod relations;
 pub mod row;
 pub mod schema;
 pub mod time;

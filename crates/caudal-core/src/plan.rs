@@ -8,7 +8,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use crate::limits::{READ_IN_VALUES_MAX, READ_TERMS_MAX};
-use crate::schema::{ColumnType, Table};
+use crate::schema::{Column, ColumnType, Table};
 use crate::time::{Date, Instant};
 
 /// Rows of one table, some columns, filtered, ordered and cut.
@@ -92,9 +92,20 @@ pub enum Scalar {
     Uuid(Uuid),
     /// JSON text.
     Jsonb(String),
+    /// As it was written, for a column whose type is the database's own: it reads it as it reads a literal in SQL, and says
+    /// so when it cannot ([`StoreError::Asked`](crate::error::StoreError::Asked)).
+    Literal(String),
 }
 
 impl Scalar {
+    /// Reads `text` as a value of a column; `None` when it is none.
+    pub fn of(column: &Column, text: &str) -> Option<Self> {
+        match column.declared {
+            Some(_) => (!text.contains('\0')).then(|| Self::Literal(text.to_owned())),
+            None => Self::parse(column.ty, text),
+        }
+    }
+
     /// Reads `text` as a value of `ty`; `None` when it is none.
     pub fn parse(ty: ColumnType, text: &str) -> Option<Self> {
         if text.contains('\0') {

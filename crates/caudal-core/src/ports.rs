@@ -16,6 +16,7 @@ use crate::error::{BrokerError, StoreError};
 use crate::message::{Delivery, Durability, Marks, Message, Position};
 use crate::outcome::{RowOutcome, Tally};
 use crate::plan::ReadPlan;
+use crate::relations::Relations;
 use crate::row::{RowBatch, field};
 use crate::schema::{Column, Table};
 use crate::time::Instant;
@@ -151,6 +152,17 @@ pub trait Catalogue: Send + Sync {
     /// Creates the topic's table, or adds the nullable columns it lacks. Never drops, renames or retypes: a column of another
     /// type is [`StoreError::Setup`]. Returns the columns that exist in the table beyond those asked for.
     async fn ensure_table(&self, table: &Table) -> Result<Vec<Column>, StoreError>;
+
+    /// The tables that these schemas have beside Caudal's own, as far as the store's user may read them, and the foreign keys
+    /// between them. A schema that is not there is [`StoreError::Setup`].
+    async fn relations(&self, schemas: &[String]) -> Result<Relations, StoreError>;
+
+    /// A value that differs when [`relations`](Self::relations) may answer differently, and is much cheaper to ask for.
+    async fn relations_mark(&self, schemas: &[String]) -> Result<String, StoreError>;
+
+    /// Yields when somebody asks, through the store, that the relations be read again, or a read met a table that has changed.
+    /// Goes on while the store is away; ends where nobody can ask.
+    fn relations_changed(&self) -> BoxStream<'static, ()>;
 
     /// One round trip to prove that the store answers.
     async fn ping(&self) -> Result<(), StoreError>;

@@ -41,7 +41,7 @@ pub enum Origin {
     System,
     /// One of Caudal's own, filled by the database: `_stored_at`, `_row`.
     Database,
-    /// A property of the topic's schema, or `payload`.
+    /// A property of the topic's schema, `payload`, or a column of a table that Caudal did not make.
     Property,
 }
 
@@ -51,19 +51,40 @@ pub struct Column {
     pub ty: ColumnType,
     pub nullable: bool,
     pub origin: Origin,
+    /// The type as the database spells it, where it is none of ours. [`ty`](Self::ty) then says how its values travel: as an
+    /// `int8`, as the JSON that the database makes of them, or as their text. Values for it in a filter are left to the
+    /// database to read ([`Scalar::Literal`](crate::plan::Scalar::Literal)).
+    pub declared: Option<Arc<str>>,
 }
 
 impl Column {
     pub fn new(name: impl Into<String>, ty: ColumnType, nullable: bool, origin: Origin) -> Self {
-        Self { name: name.into(), ty, nullable, origin }
+        Self { name: name.into(), ty, nullable, origin, declared: None }
+    }
+
+    /// A column of a table that Caudal did not make.
+    pub fn found(name: impl Into<String>, ty: ColumnType, nullable: bool, declared: Option<Arc<str>>) -> Self {
+        Self { name: name.into(), ty, nullable, origin: Origin::Property, declared }
+    }
+
+    /// The type's name for readers: the database's own word for it where it has one.
+    pub fn type_name(&self) -> &str {
+        self.declared.as_deref().unwrap_or(self.ty.name())
     }
 }
 
-/// A table as readers see it. Columns in order; the primary key is always `_id uuid`.
+/// A table as readers see it, columns in order.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Table {
+    /// Where a table that Caudal did not make was found. `None`: one of Caudal's own, wherever its connections land.
+    pub schema: Option<String>,
     pub name: String,
     pub columns: Vec<Column>,
+    /// Indices of the primary key's columns, in its order: `_id` alone for Caudal's own. Empty for a table without one, whose
+    /// rows have no total order: pages of it may repeat and skip rows that sort alike.
+    pub key: Vec<usize>,
+    /// Whether records are taken in for it, as for a topic.
+    pub insertable: bool,
 }
 
 pub const ID: &str = "_id";
@@ -94,7 +115,7 @@ impl Table {
         }
         columns.extend(properties);
         columns.push(Column::new(EXTRA, Jsonb, true, Origin::System));
-        Self { name: name.into(), columns }
+        Self { schema: None, name: name.into(), columns, key: vec![0], insertable: true }
     }
 
     /// The dead letters of every topic, readable like any other table.
@@ -102,7 +123,10 @@ impl Table {
         use ColumnType::{Int8, Jsonb, Text, Timestamptz, Uuid};
         let column = |name, ty, nullable| Column::new(name, ty, nullable, Origin::System);
         Self {
+            schema: None,
             name: "_dead_letters".into(),
+            key: vec![0],
+            insertable: false,
             columns: vec![
                 column(ID, Uuid, false),
                 column("topic", Text, false),
@@ -127,6 +151,18 @@ impl Table {
 
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
+    }
+
+    /// A table that Caudal did not make, readable only.
+    pub fn found(schema: impl Into<String>, name: impl Into<String>, columns: Vec<Column>, key: Vec<usize>) -> Self {
+        Self { schema: Some(schema.into()), name: name.into(), columns, key, insertable: false }
+    }
+
+    /// The same table with the values of declared types as text, for encodings that have no JSON in them.
+    pub fn as_text(&self) -> Self {
+        let mut table = self.clone();
+        table.columns.iter_mut().filter(|c| c.declared.is_some()).for_each(|c| c.ty = ColumnType::Text);
+        table
     }
 
     /// The columns that a [`RowBatch`](crate::row::RowBatch) for this table holds, in order.

@@ -36,7 +36,11 @@ impl Instant {
 
     /// RFC 3339 in UTC, with as many fraction digits as are not zero, in the form PostgreSQL's JSON has:
     /// `2013-01-01T05:00:00.5+00:00`. Sorted as text these sort by time, which SQLite's columns rely on.
+    /// PostgreSQL's two instants outside all time are written as it writes them.
     pub fn write_to(self, out: &mut Vec<u8>) {
+        if let Some(word) = infinity(self.0 == i64::MAX, self.0 == i64::MIN) {
+            return out.extend_from_slice(word);
+        }
         let days = self.0.div_euclid(DAY_MICROS);
         let mut rest = self.0.rem_euclid(DAY_MICROS);
         Date(days as i32).write_to(out);
@@ -95,6 +99,14 @@ impl std::fmt::Display for Instant {
     }
 }
 
+fn infinity(after: bool, before: bool) -> Option<&'static [u8]> {
+    match (after, before) {
+        (true, _) => Some(b"infinity"),
+        (_, true) => Some(b"-infinity"),
+        _ => None,
+    }
+}
+
 fn zone(b: &[u8]) -> Option<i64> {
     match b {
         [b'Z' | b'z'] => Some(0),
@@ -136,6 +148,9 @@ impl Date {
     }
 
     pub fn write_to(self, out: &mut Vec<u8>) {
+        if let Some(word) = infinity(self.0 == i32::MAX, self.0 == i32::MIN) {
+            return out.extend_from_slice(word);
+        }
         let (year, month, day) = civil_from_days(i64::from(self.0) + EPOCH_SHIFT_DAYS);
         out.extend_from_slice(format!("{year:04}-{month:02}-{day:02}").as_bytes());
     }

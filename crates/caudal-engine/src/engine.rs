@@ -16,6 +16,7 @@ use uuid::Uuid;
 use crate::consume;
 use crate::error::AcceptError;
 use crate::evolve;
+use crate::found::{self, Found};
 use crate::group::Group;
 use crate::look;
 use crate::topic::{Topic, Topics};
@@ -31,11 +32,21 @@ pub struct EngineConfig {
     /// Hand-overs of one message after which it becomes a dead letter, where the broker counts them. Crashes count too, so
     /// it is well above what an unlucky message meets.
     pub deliveries_max: u32,
+    /// Schemas of the store's database of which tables that Caudal did not make are served too, read-only.
+    pub schemas: Vec<String>,
+    /// How often the store is asked whether those tables have changed.
+    pub relations_poll: Duration,
 }
 
 impl Default for EngineConfig {
     fn default() -> Self {
-        Self { store_patience: Duration::from_secs(3), subscription: "store".to_owned(), deliveries_max: 20 }
+        Self {
+            store_patience: Duration::from_secs(3),
+            subscription: "store".to_owned(),
+            deliveries_max: 20,
+            schemas: Vec::new(),
+            relations_poll: Duration::from_secs(5),
+        }
     }
 }
 
@@ -50,6 +61,7 @@ pub struct Engine {
     pub(crate) keys: KeysInFlight,
     /// Dead letters as a table that readers see.
     pub dead_letters: Arc<Table>,
+    pub(crate) found: Found,
     stopping: CancellationToken,
     tasks: TaskTracker,
     /// What the broker said of itself, once it was asked.
@@ -79,6 +91,7 @@ impl Engine {
             waiters: Waiters::default(),
             keys: KeysInFlight::default(),
             dead_letters: Arc::new(Table::dead_letters()),
+            found: Found::default(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             probe: RwLock::default(),
@@ -93,6 +106,7 @@ impl Engine {
             let beyond = self.store.ensure_table(&topic.table()).await?;
             evolve::adopt(topic, &beyond);
         }
+        self.read_relations().await?;
         Ok(applied)
     }
 
@@ -114,6 +128,13 @@ impl Engine {
     pub fn start_looking(self: &Arc<Self>) {
         if self.broker.as_ref().is_some_and(|broker| !broker.searchable()) {
             self.tasks.spawn(look::run(self.clone()));
+        }
+    }
+
+    /// Keeps up with changes of the tables that Caudal did not make. Not needed where none are served.
+    pub fn start_reloading(self: &Arc<Self>) {
+        if !self.config.schemas.is_empty() {
+            self.tasks.spawn(found::run(self.clone()));
         }
     }
 
@@ -157,8 +178,19 @@ impl Engine {
         self.tasks.wait().await;
     }
 
-    /// The tables that readers may ask for by name.
+    /// The tables that readers may ask for by name: Caudal's own first, then the first of the other schemas that are served.
     pub fn table(&self, name: &str) -> Option<Arc<Table>> {
+        self.own_table(name).or_else(|| self.relations().table(None, name).cloned())
+    }
+
+    /// A table in one schema; Caudal's own are in the one where the store keeps them.
+    pub fn table_in(&self, schema: &str, name: &str) -> Option<Arc<Table>> {
+        let relations = self.relations();
+        let own = if schema == relations.home() { self.own_table(name) } else { None };
+        own.or_else(|| relations.table(Some(schema), name).cloned())
+    }
+
+    fn own_table(&self, name: &str) -> Option<Arc<Table>> {
         if name == self.dead_letters.name {
             return Some(self.dead_letters.clone());
         }

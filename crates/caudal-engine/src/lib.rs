@@ -12,6 +12,7 @@ pub mod deliver;
 pub mod engine;
 pub mod error;
 mod evolve;
+mod found;
 mod group;
 pub mod ingest;
 pub mod intake;

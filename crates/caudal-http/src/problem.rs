@@ -196,6 +196,7 @@ impl From<StoreError> for Problem {
             ),
             StoreError::Unavailable(_) | StoreError::Fenced => unavailable("store_unavailable", &error),
             StoreError::Aborted { row, rejection } => Self::rejection(&rejection).with("index", row),
+            StoreError::Asked(sentence) => Self::bad_request("bad_value", sentence),
             StoreError::Setup(sentence) => internal(&sentence),
             StoreError::Fatal(_) => internal(&error),
         }
@@ -237,6 +238,7 @@ fn internal(error: &dyn std::fmt::Display) -> Problem {
 fn postgrest_code(code: &'static str) -> &'static str {
     match code {
         "unknown_table" => "PGRST205",
+        "unknown_schema" => "PGRST106",
         "unknown_column" => "42703",
         "bad_filter" => "PGRST100",
         "bad_value" => "22P02",

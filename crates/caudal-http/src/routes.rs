@@ -14,7 +14,7 @@ use tower::{Layer, Service};
 
 use crate::problem::Problem;
 use crate::publish::{self, publish};
-use crate::read::{record, table, tail};
+use crate::read::{find, record, table, tail};
 use crate::state::App;
 use crate::{aws, compat, console, health, operate, sns, webhook};
 
@@ -34,7 +34,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/dead-letters/{id}/payload", put(operate::repair))
         .route("/v1/dead-letters/{id}/redrive", post(operate::redrive))
         .route("/v1/reconcile", get(operate::reconcile))
-        .route("/rest/v1/{table}", get(table::table))
+        .route("/rest/v1/{table}", get(table::table).fallback(find::other_method))
         .route("/ingresar-datos", post(compat::ingest))
         .route("/ingresar-datos/", post(compat::ingest))
         .route("/data/{id}", get(compat::data))

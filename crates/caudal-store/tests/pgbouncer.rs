@@ -24,6 +24,11 @@ async fn open() -> Fixture {
     let config = PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer(port).url(&name), "test") };
     let store = PostgresStore::connect(config).await.expect("connect");
     store.migrate().await.expect("migrate");
+    let database = direct.clone();
+    let run = move |sql: String| {
+        let url = database.clone();
+        Box::pin(async move { execute(&url, &sql).await.expect("statements") }) as _
+    };
     let refuse_negative = move |table: String, column: String| {
         let url = direct.clone();
         Box::pin(async move {
@@ -31,7 +36,13 @@ async fn open() -> Fixture {
             execute(&url, &sql).await.expect("constraint");
         }) as _
     };
-    Fixture { store: Arc::new(store), refuse_negative: Box::new(refuse_negative), keep: Box::new(()) }
+    Fixture {
+        store: Arc::new(store),
+        refuse_negative: Box::new(refuse_negative),
+        execute: Box::new(run),
+        schema: "public",
+        keep: Box::new(()),
+    }
 }
 
 caudal_testkit::store_conformance!(open);

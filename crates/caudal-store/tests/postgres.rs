@@ -11,6 +11,11 @@ async fn open() -> Fixture {
     let url = database().await.expect("a database");
     let store = PostgresStore::connect(PostgresConfig::new(&url, "test")).await.expect("connect");
     store.migrate().await.expect("migrate");
+    let database = url.clone();
+    let run = move |sql: String| {
+        let url = database.clone();
+        Box::pin(async move { execute(&url, &sql).await.expect("statements") }) as _
+    };
     let refuse_negative = move |table: String, column: String| {
         let url = url.clone();
         Box::pin(async move {
@@ -18,7 +23,13 @@ async fn open() -> Fixture {
             execute(&url, &sql).await.expect("constraint");
         }) as _
     };
-    Fixture { store: Arc::new(store), refuse_negative: Box::new(refuse_negative), keep: Box::new(()) }
+    Fixture {
+        store: Arc::new(store),
+        refuse_negative: Box::new(refuse_negative),
+        execute: Box::new(run),
+        schema: "public",
+        keep: Box::new(()),
+    }
 }
 
 caudal_testkit::store_conformance!(open);

@@ -13,6 +13,13 @@ async fn open() -> Fixture {
     let path = dir.path().join("test.db");
     let store = SqliteStore::open(SqliteConfig::new(&path, "test")).expect("open");
     store.migrate().await.expect("migrate");
+    let database = path.clone();
+    let run = move |sql: String| {
+        let path = database.clone();
+        Box::pin(async move {
+            rusqlite::Connection::open(&path).expect("open").execute_batch(&sql).expect("statements");
+        }) as _
+    };
     let refuse_negative = move |table: String, column: String| {
         let path = path.clone();
         Box::pin(async move {
@@ -23,7 +30,13 @@ async fn open() -> Fixture {
             rusqlite::Connection::open(&path).expect("open").execute_batch(&sql).expect("trigger");
         }) as _
     };
-    Fixture { store: Arc::new(store), refuse_negative: Box::new(refuse_negative), keep: Box::new(dir) }
+    Fixture {
+        store: Arc::new(store),
+        refuse_negative: Box::new(refuse_negative),
+        execute: Box::new(run),
+        schema: "main",
+        keep: Box::new(dir),
+    }
 }
 
 caudal_testkit::store_conformance!(open);

@@ -5,6 +5,7 @@
 
 pub mod appending;
 pub mod catalogue;
+pub mod found;
 pub mod operating;
 pub mod reading;
 
@@ -27,6 +28,10 @@ pub struct Fixture {
     pub store: Arc<dyn Store>,
     /// Makes the database itself refuse rows whose column is negative.
     pub refuse_negative: Box<dyn Fn(String, String) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// Runs SQL in the database behind the store's back.
+    pub execute: Box<dyn Fn(String) -> BoxFuture<'static, ()> + Send + Sync>,
+    /// The schema in which that makes tables.
+    pub schema: &'static str,
     /// Kept as long as the store is used.
     pub keep: Box<dyn Any + Send + Sync>,
 }
@@ -50,6 +55,8 @@ macro_rules! store_conformance {
                 repair_replaces_payload, tally_is_conserved, drift_adds_up;
             catalogue: migrates_once, concurrent_migrations, adds_columns, names_type_mismatch,
                 refuses_foreign_tables, describes_itself;
+            found: tables_columns_and_keys, own_tables_are_left_out, odd_names, values_as_they_are, filters_and_order,
+                marks_change_with_the_tables_only, unknown_schemas_are_setup, a_table_that_went_away;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,
                 early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing, missing_table_is_setup;
         );
@@ -114,6 +121,7 @@ pub fn push(rows: &mut RowBatch, table: &Table, id: Uuid, properties: &[Option<S
             Some(Scalar::Date(v)) => out.date(*v),
             Some(Scalar::Uuid(v)) => out.uuid(*v),
             Some(Scalar::Jsonb(v)) => out.json(v.as_bytes()),
+            Some(Scalar::Literal(v)) => panic!("{v:?} is for a table that Caudal did not make"),
         }
     }
     out.null();

@@ -46,6 +46,8 @@ pub(crate) async fn compose(loaded: &Loaded) -> Result<Composed> {
         store_patience: Duration::from_millis(loaded.settings.store.patience_ms),
         subscription: loaded.settings.broker.subscription.clone(),
         deliveries_max: loaded.settings.broker.deliveries_max,
+        schemas: loaded.settings.read.schemas.clone(),
+        relations_poll: Duration::from_millis(loaded.settings.read.poll_ms.max(100)),
     };
     let engine = Engine::new(topics, store, broker.port(), config);
     Ok(Composed { engine, registry, broker })

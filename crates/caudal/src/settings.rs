@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) http: Http,
     pub(crate) store: Store,
     pub(crate) broker: Broker,
+    pub(crate) read: Read,
     pub(crate) log: Log,
     pub(crate) topics: BTreeMap<String, Topic>,
 }
@@ -29,6 +30,7 @@ impl Default for Settings {
             http: Http::default(),
             store: Store::default(),
             broker: Broker::default(),
+            read: Read::default(),
             log: Log::default(),
             topics: BTreeMap::new(),
         }
@@ -136,6 +138,22 @@ impl Default for Broker {
             retention_hours: 24,
             retention_bytes: 1024 * 1024 * 1024,
         }
+    }
+}
+
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Read {
+    /// Schemas of the store's database whose tables are served read-only, though Caudal did not make them; the first is where
+    /// names are looked up when a request names no schema. SQLite has one: `main`.
+    pub(crate) schemas: Vec<String>,
+    /// How often those tables are looked at for changes.
+    pub(crate) poll_ms: u64,
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        Self { schemas: Vec::new(), poll_ms: 5_000 }
     }
 }
 

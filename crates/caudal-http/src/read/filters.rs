@@ -92,8 +92,8 @@ fn operation(table: &Table, column: usize, text: &str, in_logic: bool) -> Result
 
 fn scalar(table: &Table, column: usize, text: &str) -> Result<Scalar, Problem> {
     let column = &table.columns[column];
-    Scalar::parse(column.ty, text).ok_or_else(|| {
-        let detail = format!("{:?} is not a value of {} ({})", excerpt(text), column.name, column.ty.name());
+    Scalar::of(column, text).ok_or_else(|| {
+        let detail = format!("{:?} is not a value of {} ({})", excerpt(text), column.name, column.type_name());
         Problem::bad_request("bad_value", detail)
     })
 }

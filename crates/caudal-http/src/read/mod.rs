@@ -2,6 +2,7 @@
 
 pub(crate) mod cache;
 mod filters;
+pub(crate) mod find;
 pub(crate) mod grammar;
 pub(crate) mod record;
 pub(crate) mod render;

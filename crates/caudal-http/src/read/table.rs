@@ -12,9 +12,10 @@ use caudal_core::row::RowBatch;
 use futures_util::stream::{BoxStream, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::find::find_table;
 use super::grammar;
 use super::render::{Encoding, Renderer};
-use crate::problem::{Problem, choices, excerpt};
+use crate::problem::Problem;
 use crate::state::App;
 
 pub(crate) async fn table(
@@ -29,13 +30,12 @@ pub(crate) async fn table(
 }
 
 async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &HeaderMap) -> Result<Response, Problem> {
-    let Some(table) = app.engine.table(name) else {
-        let known = app.engine.topics.names().chain([app.engine.dead_letters.name.as_str()]);
-        let detail = format!("table {:?} does not exist; {}", excerpt(name), choices(name, known));
-        return Err(Problem::new(StatusCode::NOT_FOUND, "unknown_table", detail));
-    };
-    let mut plan = grammar::parse(table, query)?;
     let media = Media::of(headers)?;
+    let mut table = find_table(app, name, headers)?;
+    if media == Media::Rows(Encoding::Csv) {
+        table = Arc::new(table.as_text());
+    }
+    let mut plan = grammar::parse(table, query)?;
     let total = match counts(headers) {
         true => Some(app.engine.store.count(&plan).await?),
         false => None,

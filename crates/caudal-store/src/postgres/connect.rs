@@ -9,8 +9,9 @@ use std::time::Duration;
 use caudal_core::error::StoreError;
 use tokio::task::JoinHandle;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::MakeTlsConnect;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{CancelToken, Client, Config, Error, Row, Statement};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Error, Row, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::error::store_error;
@@ -70,6 +71,9 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(60);
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// What moves a connection's bytes, and says what the server says unasked.
+pub(super) type Driven = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
 /// Opens connections.
 #[derive(Clone)]
 pub(super) struct Connector {
@@ -114,8 +118,13 @@ impl Connector {
         Self::new(&PostgresConfig { statement_timeout: Duration::ZERO, ..from.clone() })
     }
 
+    /// A client, and the connection that its caller must drive.
+    pub(super) async fn open(&self) -> Result<(Client, Driven), StoreError> {
+        self.config.connect(self.tls.clone()).await.map_err(store_error)
+    }
+
     pub(super) async fn connect(&self) -> Result<Conn, StoreError> {
-        let (client, connection) = self.config.connect(self.tls.clone()).await.map_err(store_error)?;
+        let (client, connection) = self.open().await?;
         let task = tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a PostgreSQL connection ended");

@@ -2,6 +2,7 @@
 
 use caudal_core::error::StoreError;
 use caudal_core::rejection::Rejection;
+use tokio::sync::Notify;
 use tokio_postgres::Error;
 use tokio_postgres::error::{DbError, SqlState};
 
@@ -31,6 +32,25 @@ pub(super) fn store_error(error: Error) -> StoreError {
     }
 }
 
+/// What a failed read of a table that Caudal did not make means. Its types and operators are the database's own, so what was
+/// asked of them is the caller's; and it may have changed since the catalogue was read, which `changed` is told.
+pub(super) fn found_error(error: Error, changed: &Notify) -> StoreError {
+    let Some(db) = error.as_db_error() else { return store_error(error) };
+    let code = db.code().code();
+    match code {
+        // Undefined table, column or schema; a permission taken back.
+        "42P01" | "42703" | "3F000" | "42501" => {
+            changed.notify_one();
+            StoreError::unavailable(error)
+        }
+        // Undefined or ambiguous operator, no cast, no collation, no order.
+        "42883" | "42725" | "42804" | "42846" | "42P18" | "42P22" => StoreError::Asked(db.message().to_owned()),
+        "0A000" if !is_stale_plan(db) => StoreError::Asked(db.message().to_owned()),
+        _ if code.starts_with("22") => StoreError::Asked(db.message().to_owned()),
+        _ => store_error(error),
+    }
+}
+
 fn without_code(error: Error) -> StoreError {
     let text = error.to_string();
     // The driver has no kinds for these; its words are fixed strings.
@@ -56,7 +76,7 @@ fn is_stale_plan(db: &DbError) -> bool {
 /// after a failover: only a new connection finds the new one.
 pub(super) fn keeps_connection(error: &StoreError) -> bool {
     match error {
-        StoreError::Fenced | StoreError::Aborted { .. } => true,
+        StoreError::Fenced | StoreError::Aborted { .. } | StoreError::Asked(_) => true,
         StoreError::Setup(_) | StoreError::Timeout | StoreError::Full(_) | StoreError::Fatal(_) => false,
         StoreError::Unavailable(cause) => {
             let code = cause.downcast_ref::<Error>().and_then(Error::code);

@@ -8,12 +8,15 @@ mod copy;
 mod error;
 mod existing;
 mod get;
+mod listen;
 mod operate;
 mod pool;
 mod read;
+mod relations;
 mod sql;
 mod tail;
 mod tls;
+mod views;
 mod wire;
 
 use std::sync::{Arc, Mutex};
@@ -26,6 +29,7 @@ use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
 use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
 use caudal_core::topic::TopicName;
@@ -37,6 +41,7 @@ use connect::Connector;
 pub use connect::PostgresConfig;
 use get::PointReads;
 use pool::Pool;
+use tokio::sync::Notify;
 
 /// Connections for short statements.
 const ASKERS: usize = 2;
@@ -53,6 +58,8 @@ pub struct PostgresStore {
     points: PointReads,
     /// Tables in which duplicates were seen lately: how many batches still go the careful way first.
     careful: Mutex<HashMap<String, u32>>,
+    /// Told by reads that met a table which is not what its catalogue says.
+    changed: Arc<Notify>,
     instance: String,
     pooled: bool,
     statement_timeout: Duration,
@@ -71,6 +78,7 @@ impl PostgresStore {
             points: PointReads::new(connector.clone(), config.idle_max),
             connector,
             careful: Mutex::default(),
+            changed: Arc::default(),
             begin: connect::begin(&config),
             instance: config.instance,
             pooled: config.transaction_pooling,
@@ -105,6 +113,18 @@ impl Catalogue for PostgresStore {
 
     async fn ensure_table(&self, table: &Table) -> Result<Vec<Column>, StoreError> {
         catalogue::ensure_table(self, table).await
+    }
+
+    async fn relations(&self, schemas: &[String]) -> Result<Relations, StoreError> {
+        relations::relations(self, schemas).await
+    }
+
+    async fn relations_mark(&self, schemas: &[String]) -> Result<String, StoreError> {
+        relations::mark(self, schemas).await
+    }
+
+    fn relations_changed(&self) -> BoxStream<'static, ()> {
+        listen::changes(self.connector.clone(), self.changed.clone(), !self.pooled)
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

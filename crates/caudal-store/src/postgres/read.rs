@@ -1,17 +1,20 @@
 //! Reads of many rows: streamed from a connection of their own, in bounded memory, with a bound on every wait.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use caudal_core::error::StoreError;
 use caudal_core::plan::ReadPlan;
 use caudal_core::row::RowBatch;
+use caudal_core::schema::Table;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
+use tokio::sync::Notify;
 use tokio::time::timeout;
-use tokio_postgres::RowStream;
+use tokio_postgres::{Error, RowStream};
 
 use super::PostgresStore;
-use super::error::{keeps_connection, store_error};
+use super::error::{found_error, keeps_connection, store_error};
 use super::pool::Lease;
 use super::sql::{self, Sql};
 use super::wire::push_row;
@@ -24,7 +27,7 @@ pub(super) async fn read(
     plan: ReadPlan,
 ) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
     let sql = sql::select(&plan)?;
-    let reading = open(store, &sql).await?;
+    let reading = open(store, &sql, &plan.table).await?;
     let stream = futures_util::stream::try_unfold(Some(reading), |reading| async move {
         let Some(mut reading) = reading else { return Ok(None) };
         match reading.next_batch().await? {
@@ -37,7 +40,7 @@ pub(super) async fn read(
 
 pub(super) async fn count(store: &PostgresStore, plan: &ReadPlan) -> Result<u64, StoreError> {
     let sql = sql::count(plan)?;
-    let mut reading = open(store, &sql).await?;
+    let mut reading = open(store, &sql, &plan.table).await?;
     let mut count = 0i64;
     while let Some(row) = reading.next_row().await? {
         count = row.try_get(0).map_err(store_error)?;
@@ -46,7 +49,8 @@ pub(super) async fn count(store: &PostgresStore, plan: &ReadPlan) -> Result<u64,
 }
 
 /// Sends a query. One attempt more when the connection turned out to be dead: nothing was read yet.
-async fn open(store: &PostgresStore, sql: &Sql) -> Result<Reading, StoreError> {
+async fn open(store: &PostgresStore, sql: &Sql, table: &Table) -> Result<Reading, StoreError> {
+    let changed = table.schema.is_some().then(|| store.changed.clone());
     let mut lease = store.readers.lease().await?;
     let mut retried = false;
     loop {
@@ -58,10 +62,11 @@ async fn open(store: &PostgresStore, sql: &Sql) -> Result<Reading, StoreError> {
         match opened {
             Err(_) => return Err(stop(lease, StoreError::Timeout)),
             Ok(Ok(rows)) => {
-                return Ok(Reading { lease: Some(lease), rows: Box::pin(rows), patience: store.statement_timeout });
+                let patience = store.statement_timeout;
+                return Ok(Reading { lease: Some(lease), rows: Box::pin(rows), patience, changed });
             }
             Ok(Err(error)) => {
-                let error = store_error(error);
+                let error = read_error(error, changed.as_deref());
                 if !keeps_connection(&error) {
                     lease.discard();
                 }
@@ -75,19 +80,28 @@ async fn open(store: &PostgresStore, sql: &Sql) -> Result<Reading, StoreError> {
     }
 }
 
+fn read_error(error: Error, changed: Option<&Notify>) -> StoreError {
+    match changed {
+        Some(changed) => found_error(error, changed),
+        None => store_error(error),
+    }
+}
+
 /// A query under way. Dropping it before its end stops the query on the server and gives up the connection: reading a long
 /// result to its end only to throw it away would cost more.
 struct Reading {
     lease: Option<Lease>,
     rows: std::pin::Pin<Box<RowStream>>,
     patience: Duration,
+    /// Told when a table that Caudal did not make is not what its catalogue says.
+    changed: Option<Arc<Notify>>,
 }
 
 impl Reading {
     async fn next_row(&mut self) -> Result<Option<tokio_postgres::Row>, StoreError> {
         match timeout(self.patience, self.rows.try_next()).await {
             Err(_) => Err(StoreError::Timeout),
-            Ok(Err(error)) => Err(store_error(error)),
+            Ok(Err(error)) => Err(read_error(error, self.changed.as_deref())),
             Ok(Ok(Some(row))) => Ok(Some(row)),
             Ok(Ok(None)) => {
                 if let Some(mut lease) = self.lease.take() {

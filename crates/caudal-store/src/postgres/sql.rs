@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use caudal_core::error::StoreError;
 use caudal_core::plan::{Comparison, Filter, Is, OrderBy, ReadPlan, Scalar};
-use caudal_core::schema::{ColumnType, ID, Table};
+use caudal_core::schema::{ColumnType, Table};
 use tokio_postgres::types::Type;
 
-use super::wire::{Raw, RawArray, array_of, type_of};
+use super::wire::{Raw, RawArray, array_of, travelling, type_of};
 
 pub(super) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
@@ -15,6 +15,14 @@ pub(super) fn quoted(identifier: &str) -> String {
 
 pub(super) fn column_list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(quoted).collect::<Vec<_>>().join(", ")
+}
+
+/// A table's name, in its schema where it has one of its own.
+pub(super) fn table_name(table: &Table) -> String {
+    match &table.schema {
+        Some(schema) => format!("{}.{}", quoted(schema), quoted(&table.name)),
+        None => quoted(&table.name),
+    }
 }
 
 /// A statement with its values, encoded.
@@ -25,8 +33,8 @@ pub(super) struct Sql {
 }
 
 pub(super) fn select(plan: &ReadPlan) -> Result<Sql, StoreError> {
-    let columns = plan.select.iter().map(|s| plan.table.columns[s.column].name.as_str());
-    let mut sql = Sql { text: format!("select {}", column_list(columns)), values: Vec::new() };
+    let columns: Vec<_> = plan.select.iter().map(|s| travelling(&plan.table.columns[s.column])).collect();
+    let mut sql = Sql { text: format!("select {}", columns.join(", ")), values: Vec::new() };
     sql.table_and_filter(plan)?;
     sql.order(plan);
     if let Some(limit) = plan.limit {
@@ -46,7 +54,7 @@ pub(super) fn count(plan: &ReadPlan) -> Result<Sql, StoreError> {
 
 impl Sql {
     fn table_and_filter(&mut self, plan: &ReadPlan) -> Result<(), StoreError> {
-        let _ = write!(self.text, " from {}", quoted(&plan.table.name));
+        let _ = write!(self.text, " from {}", table_name(&plan.table));
         if !plan.filter.is_empty() {
             self.text.push_str(" where ");
             self.all(&plan.table, &plan.filter, " and ")?;
@@ -59,10 +67,9 @@ impl Sql {
         if plan.order.is_empty() {
             return;
         }
-        let id = plan.table.column(ID);
-        let tie = id.filter(|id| plan.order.iter().all(|o| o.column != *id));
-        let tie = tie.map(|column| OrderBy { column, descending: false, nulls_first: false });
-        for (i, term) in plan.order.iter().copied().chain(tie).enumerate() {
+        let ties = plan.table.key.iter().filter(|key| plan.order.iter().all(|o| o.column != **key));
+        let ties = ties.map(|column| OrderBy { column: *column, descending: false, nulls_first: false });
+        for (i, term) in plan.order.iter().copied().chain(ties).enumerate() {
             self.text.push_str(if i == 0 { " order by " } else { ", " });
             self.bytewise(&plan.table, term.column);
             self.text.push_str(if term.descending { " desc" } else { "" });
@@ -105,6 +112,10 @@ impl Sql {
             Filter::Compare { column, op, value } => self.compare(table, *column, *op, value),
             Filter::In { column, values } => {
                 let ty = table.columns[*column].ty;
+                if table.columns[*column].declared.is_some() {
+                    self.literals(table, *column, values);
+                    return Ok(());
+                }
                 let mut array = RawArray::new(ty);
                 values.iter().for_each(|v| array.push(Some(&encoded(v).0)));
                 self.column(table, *column);
@@ -129,6 +140,20 @@ impl Sql {
         Ok(())
     }
 
+    /// One parameter a value, so that the server reads each as it reads it next to `=`.
+    fn literals(&mut self, table: &Table, column: usize, values: &[Scalar]) {
+        if values.is_empty() {
+            // As = any('{}'): false, for null as well.
+            return self.text.push_str("false");
+        }
+        self.column(table, column);
+        for (i, value) in values.iter().enumerate() {
+            self.text.push_str(if i == 0 { " in (" } else { ", " });
+            self.bind(encoded(value), Type::UNKNOWN);
+        }
+        self.text.push(')');
+    }
+
     fn compare(&mut self, table: &Table, column: usize, op: Comparison, value: &Scalar) {
         let word = match op {
             Comparison::Eq => " = ",
@@ -144,17 +169,24 @@ impl Sql {
             _ => self.bytewise(table, column),
         }
         self.text.push_str(word);
-        self.bind(encoded(value), type_of(table.columns[column].ty));
+        let literal = matches!(value, Scalar::Literal(_));
+        self.bind(encoded(value), if literal { Type::UNKNOWN } else { type_of(table.columns[column].ty) });
     }
 
+    /// In a found table under the table's name: alone, in an order, it would mean the answer's column, which may be its text.
     fn column(&mut self, table: &Table, column: usize) {
+        if table.schema.is_some() {
+            self.text.push_str(&table_name(table));
+            self.text.push('.');
+        }
         self.text.push_str(&quoted(&table.columns[column].name));
     }
 
-    /// A column in an order or a range: text by its bytes, as SQLite does.
+    /// A column in an order or a range: text by its bytes, as SQLite does. Found tables keep their own order, which their
+    /// indexes are in.
     fn bytewise(&mut self, table: &Table, column: usize) {
         self.column(table, column);
-        if table.columns[column].ty == ColumnType::Text {
+        if table.columns[column].ty == ColumnType::Text && table.schema.is_none() {
             self.text.push_str(" collate \"C\"");
         }
     }
@@ -175,7 +207,7 @@ fn encoded(value: &Scalar) -> Raw {
     Raw(match value {
         Scalar::Int8(v) => v.to_be_bytes().to_vec(),
         Scalar::Float8(v) => v.to_be_bytes().to_vec(),
-        Scalar::Text(v) => v.as_bytes().to_vec(),
+        Scalar::Text(v) | Scalar::Literal(v) => v.as_bytes().to_vec(),
         Scalar::Bool(v) => vec![u8::from(*v)],
         Scalar::Timestamptz(v) => v.0.to_be_bytes().to_vec(),
         Scalar::Date(v) => v.0.to_be_bytes().to_vec(),

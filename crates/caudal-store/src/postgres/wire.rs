@@ -4,10 +4,12 @@ use std::error::Error;
 
 use bytes::{BufMut, BytesMut};
 use caudal_core::row::RowBatch;
-use caudal_core::schema::ColumnType;
+use caudal_core::schema::{Column, ColumnType};
 use caudal_core::time::Instant;
 use tokio_postgres::Row;
-use tokio_postgres::types::{FromSql, IsNull, ToSql, Type, to_sql_checked};
+use tokio_postgres::types::{Format, FromSql, IsNull, ToSql, Type, to_sql_checked};
+
+use super::sql::quoted;
 
 type Cause = Box<dyn Error + Sync + Send>;
 
@@ -37,7 +39,17 @@ pub(super) fn array_of(ty: ColumnType) -> Type {
     }
 }
 
-/// A parameter that is encoded already.
+/// The expression under which a column's values travel as its [`Column::ty`] says.
+pub(super) fn travelling(column: &Column) -> String {
+    let name = quoted(&column.name);
+    match (&column.declared, column.ty) {
+        (None, _) => name,
+        (Some(_), ColumnType::Jsonb) => format!("to_json({name})"),
+        (Some(_), ty) => format!("{name}::{}", ty.name()),
+    }
+}
+
+/// A parameter that is encoded already; one of type `unknown` is a literal in text, whose type the server infers.
 #[derive(Debug, Default)]
 pub(super) struct Raw(pub(super) Vec<u8>);
 
@@ -49,6 +61,10 @@ impl ToSql for Raw {
 
     fn accepts(_: &Type) -> bool {
         true
+    }
+
+    fn encode_format(&self, ty: &Type) -> Format {
+        if *ty == Type::UNKNOWN { Format::Text } else { Format::Binary }
     }
 
     to_sql_checked!();
@@ -140,8 +156,10 @@ pub(super) fn column_bytes(row: &Row, index: usize) -> Result<Option<&[u8]>, tok
 /// Appends the columns from `first` on as one row of a batch.
 pub(super) fn push_row(to: &mut RowBatch, row: &Row, first: usize) -> Result<(), tokio_postgres::Error> {
     let mut out = to.begin(row.len() - first);
-    for index in first..row.len() {
+    for (index, column) in row.columns().iter().enumerate().skip(first) {
         match column_bytes(row, index)? {
+            // A `json` value has no version byte; in a batch every JSON value has.
+            Some(bytes) if *column.type_() == Type::JSON => out.json(bytes),
             Some(bytes) => out.raw(bytes),
             None => out.null(),
         }

@@ -29,6 +29,15 @@ pub(super) fn store_error(error: Error) -> StoreError {
     }
 }
 
+/// What a failed read of a table that Caudal did not make means: it may have changed since it was looked at.
+pub(super) fn found_error(error: Error) -> StoreError {
+    let text = error.to_string();
+    match text.contains("no such table") || text.contains("no such column") {
+        true => StoreError::unavailable(error),
+        false => store_error(error),
+    }
+}
+
 /// The rejection, when the error is about the values of one row: a constraint, a trigger's `RAISE(ABORT)`, a size, a type.
 pub(super) fn refusal(error: &Error) -> Option<Rejection> {
     let Error::SqliteFailure(failure, message) = error else { return None };
@@ -46,6 +55,7 @@ pub(super) fn copy_of(error: &StoreError) -> StoreError {
     match error {
         StoreError::Full(cause) => StoreError::Full(cause.to_string().into()),
         StoreError::Setup(text) => StoreError::Setup(text.clone()),
+        StoreError::Asked(text) => StoreError::Asked(text.clone()),
         StoreError::Timeout => StoreError::Timeout,
         StoreError::Fatal(cause) => StoreError::fatal(cause.to_string()),
         other => StoreError::unavailable(other.to_string()),

@@ -6,6 +6,7 @@ mod error;
 mod operate;
 mod read;
 mod readers;
+mod relations;
 mod sql;
 mod values;
 mod writer;
@@ -21,9 +22,11 @@ use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
 use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
 use caudal_core::topic::TopicName;
+use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rusqlite::Connection;
 use uuid::Uuid;
@@ -108,6 +111,20 @@ impl Catalogue for SqliteStore {
     async fn ensure_table(&self, table: &Table) -> Result<Vec<Column>, StoreError> {
         let table = table.clone();
         self.writer.run(move |conn| catalogue::ensure_table(conn, &table)).await
+    }
+
+    async fn relations(&self, schemas: &[String]) -> Result<Relations, StoreError> {
+        let schemas = schemas.to_vec();
+        self.points.ask(move |reader| relations::relations(&reader.conn, &schemas)).await
+    }
+
+    async fn relations_mark(&self, _: &[String]) -> Result<String, StoreError> {
+        self.points.ask(|reader| relations::mark(&reader.conn)).await
+    }
+
+    /// SQLite tells nobody: a poll finds out.
+    fn relations_changed(&self) -> BoxStream<'static, ()> {
+        futures_util::stream::empty().boxed()
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

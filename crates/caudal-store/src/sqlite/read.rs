@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::error::store_error;
+use super::error::{found_error, store_error};
 use super::readers::Reader;
 use super::sql::{self, Sql, column_list, quoted};
 use super::values::push_row;
@@ -77,7 +77,7 @@ fn pour(
     batches: &mpsc::Sender<Result<RowBatch, StoreError>>,
 ) -> Result<(), StoreError> {
     let columns: Vec<&Column> = plan.select.iter().map(|s| &plan.table.columns[s.column]).collect();
-    let mut statement = reader.conn.prepare_cached(&sql.text).map_err(store_error)?;
+    let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &plan.table))?;
     let mut rows = statement.query(params_from_iter(&sql.values)).map_err(store_error)?;
     let mut batch = RowBatch::default();
     while let Some(row) = rows.next().map_err(store_error)? {
@@ -95,10 +95,15 @@ fn pour(
     Ok(())
 }
 
+fn read_error(error: rusqlite::Error, table: &Table) -> StoreError {
+    if table.schema.is_some() { found_error(error) } else { store_error(error) }
+}
+
 pub(super) async fn count(store: &SqliteStore, plan: &ReadPlan) -> Result<u64, StoreError> {
     let sql = sql::count(plan)?;
+    let table = plan.table.clone();
     let work = move |reader: &Reader| {
-        let mut statement = reader.conn.prepare_cached(&sql.text).map_err(store_error)?;
+        let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &table))?;
         let count: i64 = statement.query_row(params_from_iter(&sql.values), |row| row.get(0)).map_err(store_error)?;
         Ok(count as u64)
     };

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use caudal_core::error::StoreError;
 use caudal_core::json;
+use rusqlite::config::DbConfig;
 use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
@@ -35,6 +36,8 @@ impl Reader {
         let mut conn = Connection::open_with_flags(path, flags)?;
         conn.busy_timeout(super::BUSY_TIMEOUT)?;
         conn.execute_batch("pragma query_only = on; pragma case_sensitive_like = on;")?;
+        // Otherwise a quoted name that no column has is a text: a read of a column that is gone would answer with its name.
+        conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
         conn.set_prepared_statement_cache_capacity(64);
         let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
         conn.create_scalar_function(JSON_SAME, 2, flags, |context| {

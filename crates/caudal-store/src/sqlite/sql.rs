@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use caudal_core::error::StoreError;
 use caudal_core::plan::{Comparison, Filter, Is, OrderBy, ReadPlan, Scalar};
-use caudal_core::schema::{ColumnType, ID, Table};
+use caudal_core::schema::{ColumnType, Table};
 use rusqlite::types::Value;
 
 use super::values::of_scalar;
@@ -59,12 +59,11 @@ impl Sql {
         if plan.order.is_empty() {
             return Ok(());
         }
-        let id = plan.table.column(ID);
-        let tie = id.filter(|id| plan.order.iter().all(|o| o.column != *id));
-        let tie = tie.map(|column| OrderBy { column, descending: false, nulls_first: false });
-        for (i, term) in plan.order.iter().copied().chain(tie).enumerate() {
+        let ties = plan.table.key.iter().filter(|key| plan.order.iter().all(|o| o.column != **key));
+        let ties = ties.map(|column| OrderBy { column: *column, descending: false, nulls_first: false });
+        for (i, term) in plan.order.iter().copied().chain(ties).enumerate() {
             self.text.push_str(if i == 0 { " order by " } else { ", " });
-            if plan.table.columns[term.column].ty == ColumnType::Jsonb {
+            if is_json(&plan.table, term.column) {
                 return Err(json_has_no_order(&plan.table, term.column));
             }
             self.column(&plan.table, term.column);
@@ -154,7 +153,7 @@ impl Sql {
             self.text.push_str("false");
             return;
         }
-        if table.columns[column].ty == ColumnType::Jsonb {
+        if is_json(table, column) {
             self.text.push('(');
             for (i, value) in values.iter().enumerate() {
                 self.text.push_str(if i > 0 { " or " } else { "" });
@@ -188,6 +187,11 @@ impl Sql {
         self.values.push(value);
         let _ = write!(self.text, "?{}", self.values.len());
     }
+}
+
+/// A declared type's values are whatever they are, and only travel as JSON.
+fn is_json(table: &Table, column: usize) -> bool {
+    table.columns[column].ty == ColumnType::Jsonb && table.columns[column].declared.is_none()
 }
 
 fn json_has_no_order(table: &Table, column: usize) -> StoreError {

@@ -3,7 +3,10 @@
 //! `int8` INTEGER · `float8` REAL · `bool` INTEGER 0 or 1 · `text` TEXT · `uuid` TEXT, lower-case with hyphens ·
 //! `date` TEXT · `timestamptz` TEXT as [`Instant`] writes it, which sorts by time · `jsonb` TEXT.
 
+use std::fmt::Write;
+
 use caudal_core::error::StoreError;
+use caudal_core::json;
 use caudal_core::plan::Scalar;
 use caudal_core::row::{RowBatch, RowWriter, field};
 use caudal_core::schema::{Column, ColumnType};
@@ -41,7 +44,8 @@ pub(super) fn of_scalar(value: &Scalar) -> Value {
         Scalar::Int8(v) => Value::Integer(*v),
         Scalar::Float8(v) => Value::Real(*v),
         Scalar::Bool(v) => Value::Integer((*v).into()),
-        Scalar::Text(v) | Scalar::Jsonb(v) => Value::Text(v.clone()),
+        // SQLite gives a literal's text the affinity of the column that it is compared with.
+        Scalar::Text(v) | Scalar::Jsonb(v) | Scalar::Literal(v) => Value::Text(v.clone()),
         Scalar::Timestamptz(v) => Value::Text(v.to_string()),
         Scalar::Date(v) => Value::Text(v.to_string()),
         Scalar::Uuid(v) => Value::Text(v.to_string()),
@@ -58,7 +62,11 @@ pub(super) fn push_row<'c>(
     let mut out = to.begin(columns.len());
     for (index, column) in columns.enumerate() {
         let value = row.get_ref(first + index).map_err(super::error::store_error)?;
-        if write(&mut out, column.ty, value).is_none() {
+        let written = match column.declared {
+            Some(_) => write_any(&mut out, column.ty, value),
+            None => write(&mut out, column.ty, value),
+        };
+        if written.is_none() {
             return Err(StoreError::Setup(format!(
                 "column {} holds a value that is no {}: it was not written by Caudal",
                 column.name,
@@ -68,6 +76,50 @@ pub(super) fn push_row<'c>(
     }
     out.finish();
     Ok(())
+}
+
+/// Whatever value a column of another's table holds: as JSON, or as the text that SQLite would make of it. Blobs are written in
+/// hexadecimal, as PostgreSQL writes `bytea`.
+fn write_any(out: &mut RowWriter<'_>, ty: ColumnType, value: ValueRef<'_>) -> Option<()> {
+    let quoted = ty == ColumnType::Jsonb;
+    let text = match value {
+        ValueRef::Null => {
+            out.null();
+            return Some(());
+        }
+        ValueRef::Integer(v) => v.to_string(),
+        // JSON has no word for infinity. The shortest digits that read back as the same double.
+        ValueRef::Real(v) if quoted && !v.is_finite() => "null".to_owned(),
+        ValueRef::Real(v) => format!("{v:?}"),
+        ValueRef::Text(v) => match quoted {
+            true => json_string(&String::from_utf8_lossy(v)),
+            false => String::from_utf8_lossy(v).into_owned(),
+        },
+        ValueRef::Blob(v) => match quoted {
+            true => json_string(&hex(v)),
+            false => hex(v),
+        },
+    };
+    match quoted {
+        true => out.json(text.as_bytes()),
+        false => out.text(&text),
+    }
+    Some(())
+}
+
+fn json_string(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    json::write_string(&mut out, text);
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(2 + 2 * bytes.len());
+    text.push_str("\\x");
+    bytes.iter().for_each(|byte| {
+        let _ = write!(text, "{byte:02x}");
+    });
+    text
 }
 
 fn write(out: &mut RowWriter<'_>, ty: ColumnType, value: ValueRef<'_>) -> Option<()> {

@@ -77,6 +77,7 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     let (address, server) = match roles.contains(&Role::Api) {
         true => {
             engine.start_looking();
+            engine.start_reloading();
             let registry = std::mem::take(&mut composed.registry);
             let app = App::new(engine.clone(), http_config(loaded)?, registry);
             let (address, server) = listen(loaded, app, stop.clone()).await?;
