@@ -4,8 +4,10 @@
 //! [`Code`](crate::rejection::Code): repeated keys in one object, U+0000, numbers beyond an IEEE double's range, and
 //! documents over the bounds in [`limits`](crate::limits). A property test holds it to `serde_json` on everything else.
 
+mod path;
 mod same;
 
+pub use path::{as_text, item, member};
 pub use same::same;
 
 use std::borrow::Cow;

@@ -24,6 +24,11 @@ impl Instant {
         self.0.wrapping_add(EPOCH_SHIFT_MICROS)
     }
 
+    /// The day in UTC.
+    pub fn date(self) -> Date {
+        Date(self.0.div_euclid(DAY_MICROS) as i32)
+    }
+
     /// The nearest instant from year 1 to 9999: what both stores keep and every reader understands.
     pub fn within_calendar(self) -> Self {
         // Compared on the scale of the field: the other one wraps at its ends.
@@ -145,6 +150,11 @@ impl Date {
             return None;
         }
         Some(Self((days_from_civil(year, month, day) - EPOCH_SHIFT_DAYS) as i32))
+    }
+
+    /// Its first instant in UTC.
+    pub fn midnight(self) -> Instant {
+        Instant(i64::from(self.0) * DAY_MICROS)
     }
 
     pub fn write_to(self, out: &mut Vec<u8>) {

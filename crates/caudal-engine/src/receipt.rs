@@ -67,10 +67,10 @@ impl Engine {
 
     async fn stored(&self, topic: &Topic, id: Uuid) -> Result<Option<Receipt>, AcceptError> {
         let table = topic.table();
-        let named = |name: &str| table.column(name).map(|column| Selected { column, name: name.to_owned() });
+        let named = |name: &str| table.column(name).map(|column| Selected::column(column, name));
         let select = [KEY, SOURCE, PUBLISHED_AT, STORED_AT].into_iter().filter_map(named).collect();
         let column = table.column(ID).unwrap_or_default();
-        let filter = vec![Filter::Compare { column, op: Comparison::Eq, value: Scalar::Uuid(id) }];
+        let filter = vec![Filter::Compare { field: column.into(), op: Comparison::Eq, value: Scalar::Uuid(id) }];
         let plan = ReadPlan { select, filter, limit: Some(1), ..ReadPlan::all(table) };
         let mut rows = self.store.read(plan).await?;
         let Some(batch) = rows.next().await.transpose()?.filter(|batch| !batch.is_empty()) else { return Ok(None) };

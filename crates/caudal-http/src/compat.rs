@@ -85,7 +85,7 @@ async fn by_row(app: &App, row: i64) -> Result<Option<Response>, Problem> {
     let Some(topic) = app.engine.topics.get(&app.config.compat_topic) else { return Ok(None) };
     let table = topic.table();
     let Some(column) = table.column(ROW) else { return Ok(None) };
-    let filter = vec![Filter::Compare { column, op: Comparison::Eq, value: Scalar::Int8(row) }];
+    let filter = vec![Filter::Compare { field: column.into(), op: Comparison::Eq, value: Scalar::Int8(row) }];
     let plan = ReadPlan { filter, limit: Some(1), ..ReadPlan::all(table.clone()) };
     let batch = app.engine.store.read(plan).await?.next().await.transpose()?;
     Ok(batch.filter(|batch| !batch.is_empty()).map(|batch| show(&table, &batch)))

@@ -7,7 +7,8 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use caudal_core::dead_letter::{DeadLetterState, KeptDeadLetter, payload_as_text};
 use caudal_core::limits::RECORD_BYTES_MAX;
-use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar};
+use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar, Selected};
+use caudal_core::schema::ID;
 use caudal_core::row::field;
 use caudal_engine::receipt::Receipt;
 use caudal_engine::redrive::Redriven;
@@ -20,7 +21,7 @@ use uuid::Uuid;
 
 use crate::problem::{Problem, json_response};
 use crate::publish::find_topic;
-use crate::read::grammar;
+use crate::read::table::plan_of;
 use crate::read::record::parse_id;
 use crate::state::App;
 
@@ -235,20 +236,20 @@ pub(crate) async fn redrive_many(
 
 /// The dead letters that wait, oldest first, further filtered.
 fn dead_plan(app: &App, query: &str) -> Result<ReadPlan, Problem> {
-    let mut plan = grammar::parse(app.engine.dead_letters.clone(), query)?;
+    let mut plan = plan_of(app, app.engine.dead_letters.clone(), query)?;
     let column = |name| plan.table.column(name).unwrap_or_default();
     let (state, dead_at) = (column("state"), column("dead_at"));
     let value = Scalar::Text(DeadLetterState::Dead.name().to_owned());
-    plan.filter.push(Filter::Compare { column: state, op: Comparison::Eq, value });
+    plan.filter.push(Filter::Compare { field: state.into(), op: Comparison::Eq, value });
     if plan.order.is_empty() {
-        plan.order.push(OrderBy { column: dead_at, descending: false, nulls_first: false });
+        plan.order.push(OrderBy::column(dead_at));
     }
     Ok(plan)
 }
 
 async fn ids(app: &App, mut plan: ReadPlan) -> Result<Vec<Uuid>, Problem> {
     plan.select.clear();
-    plan.select.push(caudal_core::plan::Selected { column: 0, name: caudal_core::schema::ID.to_owned() });
+    plan.select.push(Selected::column(0, ID));
     let mut rows = app.engine.store.read(plan).await?;
     let mut ids = Vec::new();
     while let Some(batch) = rows.next().await {

@@ -5,6 +5,8 @@
 
 pub mod appending;
 pub mod catalogue;
+pub mod differential;
+mod evaluator;
 pub mod found;
 pub mod operating;
 pub mod reading;
@@ -59,6 +61,7 @@ macro_rules! store_conformance {
                 marks_change_with_the_tables_only, unknown_schemas_are_setup, a_table_that_went_away;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,
                 early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing, missing_table_is_setup;
+            differential: random_plans_match_the_evaluator;
         );
     };
     ($open:path; $($module:ident: $($case:ident),+;)+) => {

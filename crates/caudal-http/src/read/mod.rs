@@ -1,10 +1,10 @@
 //! Reading: one record, a table, a live tail. A request becomes a plan, the plan's rows are rendered as they stream by.
 
 pub(crate) mod cache;
-mod filters;
 pub(crate) mod find;
-pub(crate) mod grammar;
+pub(crate) mod query;
 pub(crate) mod record;
 pub(crate) mod render;
+pub(crate) mod resolve;
 pub(crate) mod table;
 pub(crate) mod tail;

@@ -9,12 +9,14 @@ use bytes::Bytes;
 use caudal_core::error::StoreError;
 use caudal_core::plan::ReadPlan;
 use caudal_core::row::RowBatch;
+use caudal_core::schema::Table;
 use futures_util::stream::{BoxStream, StreamExt};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::find::find_table;
-use super::grammar;
+use super::query::Query;
 use super::render::{Encoding, Renderer};
+use super::resolve::{self, Catalogue};
 use crate::problem::Problem;
 use crate::state::App;
 
@@ -35,7 +37,7 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     if media == Media::Rows(Encoding::Csv) {
         table = Arc::new(table.as_text());
     }
-    let mut plan = grammar::parse(table, query)?;
+    let mut plan = plan_of(app, table, query)?;
     let total = match counts(headers) {
         true => Some(app.engine.store.count(&plan).await?),
         false => None,
@@ -65,6 +67,13 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         }
     }
     Ok(response)
+}
+
+/// What a query string asks of a table.
+pub(crate) fn plan_of(app: &App, table: Arc<Table>, query: &str) -> Result<ReadPlan, Problem> {
+    let relations = app.engine.relations();
+    let find = |schema: &str, name: &str| app.engine.table_in(schema, name);
+    resolve::plan(&Catalogue { relations: &relations, find: &find }, table, &Query::parse(query)?)
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,7 +113,7 @@ impl Media {
 }
 
 fn renderer(plan: &ReadPlan, media: Media) -> Renderer {
-    let columns = plan.select.iter().zip(plan.types()).map(|(s, ty)| (s.name.clone(), ty));
+    let columns = plan.columns().into_iter().map(|column| (column.name, column.ty));
     let encoding = match media {
         Media::Rows(encoding) => encoding,
         Media::Singular => Encoding::Json,

@@ -32,23 +32,42 @@ pub(super) fn store_error(error: Error) -> StoreError {
     }
 }
 
-/// What a failed read of a table that Caudal did not make means. Its types and operators are the database's own, so what was
-/// asked of them is the caller's; and it may have changed since the catalogue was read, which `changed` is told.
-pub(super) fn found_error(error: Error, changed: &Notify) -> StoreError {
-    let Some(db) = error.as_db_error() else { return store_error(error) };
-    let code = db.code().code();
-    match code {
-        // Undefined table, column or schema; a permission taken back.
-        "42P01" | "42703" | "3F000" | "42501" => {
-            changed.notify_one();
-            StoreError::unavailable(error)
-        }
-        // Undefined or ambiguous operator, no cast, no collation, no order.
-        "42883" | "42725" | "42804" | "42846" | "42P18" | "42P22" => StoreError::Asked(db.message().to_owned()),
-        "0A000" if !is_stale_plan(db) => StoreError::Asked(db.message().to_owned()),
-        _ if code.starts_with("22") => StoreError::Asked(db.message().to_owned()),
-        _ => store_error(error),
+/// What a failed read of one of Caudal's own tables means.
+pub(super) fn own_error(error: Error) -> StoreError {
+    match asked(&error) {
+        Some(asked) => asked,
+        None => store_error(error),
     }
+}
+
+/// What a failed read of a table that Caudal did not make means. It may have changed since the catalogue was read, which
+/// `changed` is told.
+pub(super) fn found_error(error: Error, changed: &Notify) -> StoreError {
+    if let Some(asked) = asked(&error) {
+        return asked;
+    }
+    let code = error.as_db_error().map(|db| db.code().code());
+    // Undefined table, column or schema; a permission taken back.
+    if matches!(code, Some("42P01" | "42703" | "3F000" | "42501")) {
+        changed.notify_one();
+        return StoreError::unavailable(error);
+    }
+    store_error(error)
+}
+
+/// What the read's own values or operators are to blame for: types and operators of found tables are the database's, and a
+/// value in a cast is known only there.
+fn asked(error: &Error) -> Option<StoreError> {
+    let db = error.as_db_error()?;
+    let is = match db.code().code() {
+        // Undefined or ambiguous operator or object, no cast, no collation, no order, a column that is not grouped.
+        "42883" | "42725" | "42804" | "42846" | "42P18" | "42P22" | "42803" | "42704" => true,
+        // Syntax within a value: a text search query.
+        "42601" => true,
+        "0A000" => !is_stale_plan(db),
+        code => code.starts_with("22"),
+    };
+    is.then(|| StoreError::Asked(db.message().to_owned()))
 }
 
 fn without_code(error: Error) -> StoreError {

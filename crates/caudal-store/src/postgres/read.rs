@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use tokio_postgres::{Error, RowStream};
 
 use super::PostgresStore;
-use super::error::{found_error, keeps_connection, store_error};
+use super::error::{found_error, keeps_connection, own_error, store_error};
 use super::pool::Lease;
 use super::sql::{self, Sql};
 use super::wire::push_row;
@@ -26,7 +26,7 @@ pub(super) async fn read(
     store: &PostgresStore,
     plan: ReadPlan,
 ) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
-    let sql = sql::select(&plan)?;
+    let sql = sql::select(&plan);
     let reading = open(store, &sql, &plan.table).await?;
     let stream = futures_util::stream::try_unfold(Some(reading), |reading| async move {
         let Some(mut reading) = reading else { return Ok(None) };
@@ -39,7 +39,7 @@ pub(super) async fn read(
 }
 
 pub(super) async fn count(store: &PostgresStore, plan: &ReadPlan) -> Result<u64, StoreError> {
-    let sql = sql::count(plan)?;
+    let sql = sql::count(plan);
     let mut reading = open(store, &sql, &plan.table).await?;
     let mut count = 0i64;
     while let Some(row) = reading.next_row().await? {
@@ -83,7 +83,7 @@ async fn open(store: &PostgresStore, sql: &Sql, table: &Table) -> Result<Reading
 fn read_error(error: Error, changed: Option<&Notify>) -> StoreError {
     match changed {
         Some(changed) => found_error(error, changed),
-        None => store_error(error),
+        None => own_error(error),
     }
 }
 

@@ -4,12 +4,10 @@ use std::error::Error;
 
 use bytes::{BufMut, BytesMut};
 use caudal_core::row::RowBatch;
-use caudal_core::schema::{Column, ColumnType};
+use caudal_core::schema::ColumnType;
 use caudal_core::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::types::{Format, FromSql, IsNull, ToSql, Type, to_sql_checked};
-
-use super::sql::quoted;
 
 type Cause = Box<dyn Error + Sync + Send>;
 
@@ -36,16 +34,6 @@ pub(super) fn array_of(ty: ColumnType) -> Type {
         ColumnType::Date => Type::DATE_ARRAY,
         ColumnType::Uuid => Type::UUID_ARRAY,
         ColumnType::Jsonb => Type::JSONB_ARRAY,
-    }
-}
-
-/// The expression under which a column's values travel as its [`Column::ty`] says.
-pub(super) fn travelling(column: &Column) -> String {
-    let name = quoted(&column.name);
-    match (&column.declared, column.ty) {
-        (None, _) => name,
-        (Some(_), ColumnType::Jsonb) => format!("to_json({name})"),
-        (Some(_), ty) => format!("{name}::{}", ty.name()),
     }
 }
 

@@ -4,6 +4,7 @@ use caudal_core::error::StoreError;
 use caudal_core::rejection::Rejection;
 use rusqlite::{Error, ErrorCode};
 
+use super::functions::REFUSED;
 use crate::compare::refused;
 
 pub(super) fn store_error(error: Error) -> StoreError {
@@ -36,6 +37,17 @@ pub(super) fn found_error(error: Error) -> StoreError {
         true => StoreError::unavailable(error),
         false => store_error(error),
     }
+}
+
+/// What a read's own values or operators are to blame for.
+pub(super) fn asked(error: &Error) -> Option<StoreError> {
+    let text = error.to_string();
+    if let Some((_, why)) = text.split_once(REFUSED) {
+        return Some(StoreError::Asked(why.to_owned()));
+    }
+    text.contains("integer overflow").then(|| {
+        StoreError::Asked("the sum is beyond 64 bits, which SQLite cannot add up; PostgreSQL can".to_owned())
+    })
 }
 
 /// The rejection, when the error is about the values of one row: a constraint, a trigger's `RAISE(ABORT)`, a size, a type.

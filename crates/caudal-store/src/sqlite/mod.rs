@@ -3,6 +3,7 @@
 mod append;
 mod catalogue;
 mod error;
+mod functions;
 mod operate;
 mod read;
 mod readers;

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use uuid::Uuid;
 
 use super::SqliteStore;
-use super::error::{found_error, store_error};
+use super::error::{asked, found_error, store_error};
 use super::readers::Reader;
 use super::sql::{self, Sql, column_list, quoted};
 use super::values::push_row;
@@ -76,12 +76,12 @@ fn pour(
     sql: &Sql,
     batches: &mpsc::Sender<Result<RowBatch, StoreError>>,
 ) -> Result<(), StoreError> {
-    let columns: Vec<&Column> = plan.select.iter().map(|s| &plan.table.columns[s.column]).collect();
+    let columns: Vec<Column> = plan.columns();
     let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &plan.table))?;
     let mut rows = statement.query(params_from_iter(&sql.values)).map_err(store_error)?;
     let mut batch = RowBatch::default();
-    while let Some(row) = rows.next().map_err(store_error)? {
-        push_row(&mut batch, row, 0, columns.iter().copied())?;
+    while let Some(row) = rows.next().map_err(|error| read_error(error, &plan.table))? {
+        push_row(&mut batch, row, 0, columns.iter())?;
         if batch.byte_len() >= BATCH_BYTES {
             if batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
                 return Ok(());
@@ -96,6 +96,9 @@ fn pour(
 }
 
 fn read_error(error: rusqlite::Error, table: &Table) -> StoreError {
+    if let Some(asked) = asked(&error) {
+        return asked;
+    }
     if table.schema.is_some() { found_error(error) } else { store_error(error) }
 }
 
@@ -104,7 +107,9 @@ pub(super) async fn count(store: &SqliteStore, plan: &ReadPlan) -> Result<u64, S
     let table = plan.table.clone();
     let work = move |reader: &Reader| {
         let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &table))?;
-        let count: i64 = statement.query_row(params_from_iter(&sql.values), |row| row.get(0)).map_err(store_error)?;
+        let count: i64 = statement
+            .query_row(params_from_iter(&sql.values), |row| row.get(0))
+            .map_err(|error| read_error(error, &table))?;
         Ok(count as u64)
     };
     store.streams.ask(work).await

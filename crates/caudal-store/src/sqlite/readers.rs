@@ -7,14 +7,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use caudal_core::error::StoreError;
-use caudal_core::json;
 use rusqlite::config::DbConfig;
-use rusqlite::functions::FunctionFlags;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::oneshot;
 
 use super::error::store_error;
-use super::sql::JSON_SAME;
+use super::functions;
 
 /// Reads that may wait for a thread; further ones are refused.
 const WAITING_MAX: usize = 4096;
@@ -39,12 +37,7 @@ impl Reader {
         // Otherwise a quoted name that no column has is a text: a read of a column that is gone would answer with its name.
         conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)?;
         conn.set_prepared_statement_cache_capacity(64);
-        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
-        conn.create_scalar_function(JSON_SAME, 2, flags, |context| {
-            let (a, b) = (context.get_raw(0).as_str_or_null(), context.get_raw(1).as_str_or_null());
-            let pair = a.ok().flatten().zip(b.ok().flatten());
-            Ok(pair.map(|(a, b)| json::same(a, b)))
-        })?;
+        functions::register(&conn)?;
         let (started, deadline) = (Instant::now(), Arc::new(AtomicU64::new(u64::MAX)));
         let watched = deadline.clone();
         let late = move || started.elapsed().as_millis() as u64 > watched.load(Ordering::Relaxed);

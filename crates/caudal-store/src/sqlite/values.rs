@@ -78,33 +78,36 @@ pub(super) fn push_row<'c>(
     Ok(())
 }
 
-/// Whatever value a column of another's table holds: as JSON, or as the text that SQLite would make of it. Blobs are written in
-/// hexadecimal, as PostgreSQL writes `bytea`.
+/// Whatever value a column of another's table holds, as its type in the answer.
 fn write_any(out: &mut RowWriter<'_>, ty: ColumnType, value: ValueRef<'_>) -> Option<()> {
-    let quoted = ty == ColumnType::Jsonb;
-    let text = match value {
-        ValueRef::Null => {
-            out.null();
-            return Some(());
-        }
-        ValueRef::Integer(v) => v.to_string(),
-        // JSON has no word for infinity. The shortest digits that read back as the same double.
-        ValueRef::Real(v) if quoted && !v.is_finite() => "null".to_owned(),
-        ValueRef::Real(v) => format!("{v:?}"),
-        ValueRef::Text(v) => match quoted {
-            true => json_string(&String::from_utf8_lossy(v)),
-            false => String::from_utf8_lossy(v).into_owned(),
-        },
-        ValueRef::Blob(v) => match quoted {
-            true => json_string(&hex(v)),
-            false => hex(v),
-        },
-    };
-    match quoted {
-        true => out.json(text.as_bytes()),
-        false => out.text(&text),
+    let text = if ty == ColumnType::Jsonb { any_as_json(value) } else { any_as_text(value) };
+    match (text, ty) {
+        (None, _) => out.null(),
+        (Some(text), ColumnType::Jsonb) => out.json(text.as_bytes()),
+        (Some(text), _) => out.text(&text),
     }
     Some(())
+}
+
+pub(super) fn any_as_json(value: ValueRef<'_>) -> Option<String> {
+    Some(match value {
+        // JSON has no word for infinity.
+        ValueRef::Real(v) if !v.is_finite() => "null".to_owned(),
+        ValueRef::Text(_) | ValueRef::Blob(_) => json_string(&any_as_text(value)?),
+        value => any_as_text(value)?,
+    })
+}
+
+/// The text that SQLite would make of it; blobs in hexadecimal, as PostgreSQL writes `bytea`, and doubles with the shortest
+/// digits that read back as the same.
+fn any_as_text(value: ValueRef<'_>) -> Option<String> {
+    Some(match value {
+        ValueRef::Null => return None,
+        ValueRef::Integer(v) => v.to_string(),
+        ValueRef::Real(v) => format!("{v:?}"),
+        ValueRef::Text(v) => String::from_utf8_lossy(v).into_owned(),
+        ValueRef::Blob(v) => hex(v),
+    })
 }
 
 fn json_string(text: &str) -> String {

@@ -61,7 +61,7 @@ async fn rows(fx: &Fixture, plan: ReadPlan) -> Result<Value, StoreError> {
 }
 
 fn selecting(table: &Arc<Table>, names: &[&str]) -> ReadPlan {
-    let select = names.iter().map(|name| Selected { column: column(table, name), name: (*name).to_owned() });
+    let select = names.iter().map(|name| Selected::column(column(table, name), *name));
     ReadPlan { select: select.collect(), ..ReadPlan::all(table.clone()) }
 }
 
@@ -71,7 +71,7 @@ fn column(table: &Table, name: &str) -> usize {
 
 fn ordered(mut plan: ReadPlan, name: &str) -> ReadPlan {
     let column = column(&plan.table, name);
-    plan.order.push(OrderBy { column, descending: false, nulls_first: false });
+    plan.order.push(OrderBy::column(column));
     plan
 }
 
@@ -140,7 +140,7 @@ pub async fn odd_names(fx: Fixture) {
     );
     let mut plan = ReadPlan::all(odd.clone());
     plan.filter.push(Filter::Compare {
-        column: column(&odd, "a b"),
+        field: column(&odd, "a b").into(),
         op: Comparison::Gt,
         value: Scalar::of(&odd.columns[column(&odd, "a b")], "0").expect("a value"),
     });
@@ -186,13 +186,13 @@ pub async fn filters_and_order(fx: Fixture) {
     };
     let at = |name: &str| column(&line, name);
     let value = |name: &str, text: &str| Scalar::of(&line.columns[at(name)], text).expect("a value");
-    let compare = |name: &str, op, text: &str| Filter::Compare { column: at(name), op, value: value(name, text) };
+    let compare = |name: &str, op, text: &str| Filter::Compare { field: at(name).into(), op, value: value(name, text) };
     assert_eq!(ids(compare("quantity", Comparison::Gt, "-5")).await, [3, 1]);
     assert_eq!(ids(compare("quantity", Comparison::Lte, "-1")).await, [3]);
     assert_eq!(ids(compare("maker", Comparison::Neq, "zeta")).await, [1, 2]);
-    assert_eq!(ids(Filter::Is { column: at("quantity"), what: Is::Null }).await, [2]);
+    assert_eq!(ids(Filter::Is { field: at("quantity").into(), what: Is::Null }).await, [2]);
     let among = |name: &str, texts: &[&str]| Filter::In {
-        column: at(name),
+        field: at(name).into(),
         values: texts.iter().map(|text| value(name, text)).collect(),
     };
     assert_eq!(ids(among("quantity", &["3", "-1", "77"])).await, [3, 1]);
@@ -202,7 +202,7 @@ pub async fn filters_and_order(fx: Fixture) {
     let values =
         vec![Scalar::of(&note.columns[0], odd).expect("a value"), Scalar::of(&note.columns[0], "").expect("a value")];
     let mut plan = ReadPlan::all(note.clone());
-    plan.filter.push(Filter::In { column: 0, values });
+    plan.filter.push(Filter::In { field: 0.into(), values });
     assert_eq!(rows(&fx, plan).await.expect("rows"), json!([{ "said": odd, "n": 2 }]));
 
     // Rows that sort alike come in the order of the key, so that pages fit together.

@@ -14,11 +14,10 @@ use caudal_core::time::Date;
 use futures_util::TryStreamExt;
 use uuid::Uuid;
 
+use super::evaluator::{Rows, Values, compare};
 use super::{Fixture, all_types, at, batch, ids, push, rows_in, small, topic};
 
-type Values = Vec<Option<Scalar>>;
-
-async fn read_all(store: &dyn Store, plan: ReadPlan) -> RowBatch {
+pub(super) async fn read_all(store: &dyn Store, plan: ReadPlan) -> RowBatch {
     let batches: Vec<RowBatch> = store.read(plan).await.expect("read").try_collect().await.expect("stream");
     let mut all = RowBatch::default();
     batches.iter().for_each(|b| all.extend(b));
@@ -28,17 +27,24 @@ async fn read_all(store: &dyn Store, plan: ReadPlan) -> RowBatch {
 /// The ids that a plan yields; `_id` is selected alone.
 async fn ids_of(store: &dyn Store, mut plan: ReadPlan) -> Vec<Uuid> {
     let column = plan.table.column(ID).expect("_id");
-    plan.select = vec![Selected { column, name: ID.into() }];
+    plan.select = vec![Selected::column(column, ID)];
     read_all(store, plan).await.rows().map(|mut r| field::uuid(r.next().flatten().expect("an id"))).collect()
 }
 
 /// Rows with few distinct values, so that every comparison has ties and nulls.
-async fn sample(fx: &Fixture, name: &str) -> (Arc<Table>, Vec<(Uuid, Values)>) {
+pub(super) async fn sample(fx: &Fixture, name: &str) -> (Arc<Table>, Rows) {
     let table = all_types(name);
     fx.store.ensure_table(&table).await.expect("table");
     let texts = ["", "a", "A", "B", "b", "ab", "a_b", "a%b", "Z", "é", "ñ", "zz\\"];
     let days = ["2020-02-29", "1999-12-31", "2024-01-01"];
     let times = ["2024-01-01T00:00:00Z", "2024-01-01T00:00:00.5Z", "2024-01-01T00:00:00.05Z", "2023-12-31T23:59:59Z"];
+    let documents = [
+        r#"{"k": 0}"#,
+        r#"{"k": 1, "list": [1, "two", 2.50], "flag": true}"#,
+        r#"{"k": "1", "list": [], "deep": {"q\"uote $.é": "b"}, "flag": null}"#,
+        r#"[{"k": 2}, 3]"#,
+        r#"{"k": {"k": 1}, "list": [null, "é"], "deep": {"q\"uote $.é": -1}}"#,
+    ];
     let mut rows = Vec::new();
     let mut batch = AppendBatch::new(table.clone(), topic(name), OnBadRow::Report);
     for (i, id) in ids(120).into_iter().enumerate() {
@@ -51,86 +57,14 @@ async fn sample(fx: &Fixture, name: &str) -> (Arc<Table>, Vec<(Uuid, Values)>) {
             some(13, Scalar::Timestamptz(at(times[i % 4]))),
             some(4, Scalar::Date(Date::parse(days[i % 3]).expect("date"))),
             some(6, Scalar::Uuid(Uuid::from_u128((i % 5) as u128))),
-            some(9, Scalar::Jsonb(format!("{{\"k\":{}}}", i % 3))),
+            some(9, Scalar::Jsonb(documents[i % documents.len()].into())),
         ];
         push(&mut batch.rows, &table, id, &values);
         rows.push((id, values));
     }
     fx.store.append(batch.into()).await.expect("append");
-    (table, rows)
-}
-
-fn compare(a: &Scalar, b: &Scalar) -> Ordering {
-    match (a, b) {
-        (Scalar::Int8(a), Scalar::Int8(b)) => a.cmp(b),
-        (Scalar::Float8(a), Scalar::Float8(b)) => a.total_cmp(b),
-        (Scalar::Text(a), Scalar::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
-        (Scalar::Bool(a), Scalar::Bool(b)) => a.cmp(b),
-        (Scalar::Timestamptz(a), Scalar::Timestamptz(b)) => a.cmp(b),
-        (Scalar::Date(a), Scalar::Date(b)) => a.cmp(b),
-        (Scalar::Uuid(a), Scalar::Uuid(b)) => a.cmp(b),
-        (a, b) => panic!("{a:?} and {b:?} have no order"),
-    }
-}
-
-fn like(text: &[char], pattern: &[char]) -> bool {
-    match pattern {
-        [] => text.is_empty(),
-        ['%', rest @ ..] => (0..=text.len()).any(|i| like(&text[i..], rest)),
-        ['\\', c, rest @ ..] => text.first() == Some(c) && like(&text[1..], rest),
-        ['_', rest @ ..] => !text.is_empty() && like(&text[1..], rest),
-        [c, rest @ ..] => text.first() == Some(c) && like(&text[1..], rest),
-    }
-}
-
-/// SQL's three values: `None` is unknown.
-fn holds(filter: &Filter, row: &Values, first: usize) -> Option<bool> {
-    let value = |column: &usize| row[column - first].as_ref();
-    match filter {
-        Filter::Compare { column, op, value: right } => value(column).map(|left| {
-            let order = compare(left, right);
-            match op {
-                Comparison::Eq => order.is_eq(),
-                Comparison::Neq => order.is_ne(),
-                Comparison::Gt => order.is_gt(),
-                Comparison::Gte => order.is_ge(),
-                Comparison::Lt => order.is_lt(),
-                Comparison::Lte => order.is_le(),
-            }
-        }),
-        Filter::Like { column, pattern } => value(column).map(|left| {
-            let Scalar::Text(text) = left else { panic!("like on {left:?}") };
-            like(&text.chars().collect::<Vec<_>>(), &pattern.chars().collect::<Vec<_>>())
-        }),
-        Filter::In { values, .. } if values.is_empty() => Some(false),
-        Filter::In { column, values } => value(column).map(|left| values.iter().any(|v| compare(left, v).is_eq())),
-        Filter::Is { column, what } => Some(match (what, value(column)) {
-            (Is::Null, found) => found.is_none(),
-            (Is::True, found) => found == Some(&Scalar::Bool(true)),
-            (Is::False, found) => found == Some(&Scalar::Bool(false)),
-        }),
-        Filter::Not(inner) => holds(inner, row, first).map(|b| !b),
-        Filter::And(inner) => {
-            let all: Vec<_> = inner.iter().map(|f| holds(f, row, first)).collect();
-            if all.contains(&Some(false)) {
-                Some(false)
-            } else if all.contains(&None) {
-                None
-            } else {
-                Some(true)
-            }
-        }
-        Filter::Or(inner) => {
-            let all: Vec<_> = inner.iter().map(|f| holds(f, row, first)).collect();
-            if all.contains(&Some(true)) {
-                Some(true)
-            } else if all.contains(&None) {
-                None
-            } else {
-                Some(false)
-            }
-        }
-    }
+    let first = table.column("i").expect("i");
+    (table, Rows { first, rows })
 }
 
 fn filters(table: &Table) -> Vec<Filter> {
@@ -149,18 +83,18 @@ fn filters(table: &Table) -> Vec<Filter> {
     use Comparison::{Eq, Gt, Gte, Lt, Lte, Neq};
     for (name, value) in &samples {
         for op in [Eq, Neq, Gt, Gte, Lt, Lte] {
-            filters.push(Filter::Compare { column: column(name), op, value: value.clone() });
+            filters.push(Filter::Compare { field: column(name).into(), op, value: value.clone() });
         }
-        filters.push(Filter::In { column: column(name), values: vec![value.clone()] });
-        filters.push(Filter::Is { column: column(name), what: Is::Null });
+        filters.push(Filter::In { field: column(name).into(), values: vec![value.clone()] });
+        filters.push(Filter::Is { field: column(name).into(), what: Is::Null });
     }
-    filters.push(Filter::In { column: column("i"), values: (-1..2).map(Scalar::Int8).collect() });
-    filters.push(Filter::In { column: column("i"), values: Vec::new() });
+    filters.push(Filter::In { field: column("i").into(), values: (-1..2).map(Scalar::Int8).collect() });
+    filters.push(Filter::In { field: column("i").into(), values: Vec::new() });
     for pattern in ["a%", "A%", "_", "%b", "a\\_b", "a\\%%", "%", "", "é", "zz\\\\", "%ñ%"] {
-        filters.push(Filter::Like { column: column("t"), pattern: pattern.into() });
+        filters.push(Filter::Like { field: column("t").into(), pattern: pattern.into(), insensitive: false });
     }
-    filters.push(Filter::Is { column: column("b"), what: Is::True });
-    filters.push(Filter::Is { column: column("b"), what: Is::False });
+    filters.push(Filter::Is { field: column("b").into(), what: Is::True });
+    filters.push(Filter::Is { field: column("b").into(), what: Is::False });
     let simple = filters.clone();
     for (i, filter) in simple.iter().enumerate() {
         filters.push(Filter::Not(Box::new(filter.clone())));
@@ -176,10 +110,9 @@ fn filters(table: &Table) -> Vec<Filter> {
 
 pub async fn plans_match_the_evaluator(fx: Fixture) {
     let (table, rows) = sample(&fx, "plans").await;
-    let first = table.column("i").expect("i");
     for filter in filters(&table) {
-        let expected: HashSet<Uuid> =
-            rows.iter().filter(|(_, values)| holds(&filter, values, first) == Some(true)).map(|(id, _)| *id).collect();
+        let fits = |row: &&(Uuid, Values)| rows.holds(&filter, row) == Some(true);
+        let expected: HashSet<Uuid> = rows.rows.iter().filter(fits).map(|(id, _)| *id).collect();
         let plan = ReadPlan { filter: vec![filter.clone()], ..ReadPlan::all(table.clone()) };
         assert_eq!(fx.store.count(&plan).await.expect("count"), expected.len() as u64, "{filter:?}");
         let found: HashSet<Uuid> = ids_of(&*fx.store, plan).await.into_iter().collect();
@@ -188,11 +121,11 @@ pub async fn plans_match_the_evaluator(fx: Fixture) {
 }
 
 pub async fn orders_and_pages(fx: Fixture) {
-    let (table, rows) = sample(&fx, "orders").await;
+    let (table, Rows { rows, .. }) = sample(&fx, "orders").await;
     let first = table.column("i").expect("i");
     for column in first..first + 7 {
         for (descending, nulls_first) in [(false, false), (false, true), (true, false), (true, true)] {
-            let order = vec![OrderBy { column, descending, nulls_first }];
+            let order = vec![OrderBy { descending, nulls_first, ..OrderBy::column(column) }];
             let mut expected: Vec<&(Uuid, Values)> = rows.iter().collect();
             expected.sort_by(|(a_id, a), (b_id, b)| {
                 let order = match (&a[column - first], &b[column - first]) {
@@ -238,7 +171,7 @@ pub async fn orders_and_pages(fx: Fixture) {
     assert!(ids_of(&*fx.store, plan).await.is_empty());
     // A subset of the columns, in another order, under other names.
     let select =
-        ["j", "i", "_id"].map(|name| Selected { column: table.column(name).expect("column"), name: "x".into() });
+        ["j", "i", "_id"].map(|name| Selected::column(table.column(name).expect("column"), "x"));
     let plan = ReadPlan { select: select.to_vec(), ..ReadPlan::all(table.clone()) };
     let types = plan.types();
     for row in read_all(&*fx.store, plan).await.rows() {
@@ -261,7 +194,7 @@ pub async fn json_equality(fx: Fixture) {
     let column = table.column("j").expect("j");
     for (text, equal) in [(r#"{"b":[true],"a":1}"#, true), (r#"{"b":[false],"a":1}"#, false)] {
         for op in [Comparison::Eq, Comparison::Neq] {
-            let filter = Filter::Compare { column, op, value: Scalar::Jsonb(text.into()) };
+            let filter = Filter::Compare { field: column.into(), op, value: Scalar::Jsonb(text.into()) };
             let plan = ReadPlan { filter: vec![filter], ..ReadPlan::all(table.clone()) };
             assert_eq!(ids_of(&*fx.store, plan).await.len() == 1, equal == (op == Comparison::Eq), "{op:?} {text}");
         }

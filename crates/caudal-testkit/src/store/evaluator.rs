@@ -1,0 +1,262 @@
+//! What a plan means, said a second time: over rows in memory, without SQL.
+
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use caudal_core::json;
+use caudal_core::plan::{Aggregate, Cast, Comparison, Field, Filter, Is, ReadPlan, Scalar, Step, Value};
+use caudal_core::row::{Row, field};
+use caudal_core::schema::ColumnType;
+use caudal_core::time::Instant;
+use uuid::Uuid;
+
+pub(super) type Values = Vec<Option<Scalar>>;
+
+/// Rows of one table: each its `_id` and the values of its columns from `first` on.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) first: usize,
+    pub(super) rows: Vec<(Uuid, Values)>,
+}
+
+impl Rows {
+    /// The answer to a plan without embeds. In order where the plan says one; without one any order is right.
+    pub(super) fn answer(&self, plan: &ReadPlan) -> Vec<Values> {
+        let mut found: Vec<&(Uuid, Values)> = self.rows.iter().filter(|row| self.fits(plan, row)).collect();
+        if plan.is_grouped() {
+            return self.grouped(plan, &found);
+        }
+        if !plan.order.is_empty() {
+            found.sort_by(|a, b| self.sorted(plan, a, b));
+        }
+        let limit = plan.limit.map_or(usize::MAX, |limit| limit as usize);
+        let page = found.into_iter().skip(plan.offset as usize).take(limit);
+        page.map(|row| plan.select.iter().map(|selected| self.value(row, &selected.value)).collect()).collect()
+    }
+
+    pub(super) fn fits(&self, plan: &ReadPlan, row: &(Uuid, Values)) -> bool {
+        plan.filter.iter().all(|filter| self.holds(filter, row) == Some(true))
+    }
+
+    fn sorted(&self, plan: &ReadPlan, a: &(Uuid, Values), b: &(Uuid, Values)) -> Ordering {
+        let mut order = Ordering::Equal;
+        for term in &plan.order {
+            let nulls = if term.nulls_first { Ordering::Less } else { Ordering::Greater };
+            order = order.then_with(|| match (self.field(a, &term.field), self.field(b, &term.field)) {
+                (None, None) => Ordering::Equal,
+                (None, Some(_)) => nulls,
+                (Some(_), None) => nulls.reverse(),
+                (Some(a), Some(b)) if term.descending => compare(&b, &a),
+                (Some(a), Some(b)) => compare(&a, &b),
+            });
+        }
+        order.then(a.0.cmp(&b.0))
+    }
+
+    fn grouped(&self, plan: &ReadPlan, found: &[&(Uuid, Values)]) -> Vec<Values> {
+        let plain = |row: &(Uuid, Values)| -> Values {
+            let shown = plan.select.iter().filter(|selected| !selected.value.is_aggregate());
+            shown.map(|selected| self.value(row, &selected.value)).collect()
+        };
+        let mut groups: BTreeMap<String, Vec<&(Uuid, Values)>> = BTreeMap::new();
+        for row in found {
+            groups.entry(format!("{:?}", plain(row))).or_default().push(row);
+        }
+        if plan.select.iter().all(|selected| selected.value.is_aggregate()) && groups.is_empty() {
+            groups.insert(String::new(), Vec::new());
+        }
+        let of = |rows: &[&(Uuid, Values)]| -> Values {
+            let each = plan.select.iter().map(|selected| match &selected.value {
+                Value::Count { .. } => Some(Scalar::Int8(rows.len() as i64)),
+                Value::Aggregate { function, field, .. } => {
+                    aggregate(*function, rows.iter().filter_map(|row| self.field(row, field)).collect())
+                }
+                plain => rows.first().and_then(|row| self.value(row, plain)),
+            });
+            each.collect()
+        };
+        groups.values().map(|rows| of(rows)).collect()
+    }
+
+    fn value(&self, row: &(Uuid, Values), value: &Value) -> Option<Scalar> {
+        match value {
+            Value::Field(field) => self.field(row, field),
+            other => panic!("{other:?} is no value of a row"),
+        }
+    }
+
+    fn field(&self, (id, values): &(Uuid, Values), field: &Field) -> Option<Scalar> {
+        let mut value = match field.column {
+            0 => Some(Scalar::Uuid(*id)),
+            column => values[column - self.first].clone(),
+        };
+        if !field.path.is_empty() {
+            let Some(Scalar::Jsonb(document)) = value else { return None };
+            let mut found: &str = &document;
+            for step in &field.path {
+                found = match step {
+                    Step::Key(key) => json::member(found, key)?,
+                    Step::Index(index) => json::item(found, (*index).into())?,
+                };
+            }
+            value = match field.as_text {
+                true => json::as_text(found).map(Scalar::Text),
+                false => Some(Scalar::Jsonb(found.to_owned())),
+            };
+        }
+        match field.cast {
+            Some(to) => value.map(|value| cast(value, to)),
+            None => value,
+        }
+    }
+
+    /// SQL's three values: `None` is unknown.
+    pub(super) fn holds(&self, filter: &Filter, row: &(Uuid, Values)) -> Option<bool> {
+        match filter {
+            Filter::Compare { field, op, value: right } => self.field(row, field).map(|left| {
+                if let (Scalar::Jsonb(left), Scalar::Jsonb(right)) = (&left, right) {
+                    return json::same(left, right) == (*op == Comparison::Eq);
+                }
+                let order = compare(&left, right);
+                match op {
+                    Comparison::Eq => order.is_eq(),
+                    Comparison::Neq => order.is_ne(),
+                    Comparison::Gt => order.is_gt(),
+                    Comparison::Gte => order.is_ge(),
+                    Comparison::Lt => order.is_lt(),
+                    Comparison::Lte => order.is_le(),
+                }
+            }),
+            Filter::Like { field, pattern, insensitive } => self.text(row, field).map(|text| {
+                let fold = |text: &str| -> Vec<char> {
+                    if *insensitive { text.to_lowercase().chars().collect() } else { text.chars().collect() }
+                };
+                like(&fold(&text), &fold(pattern))
+            }),
+            Filter::Match { field, pattern, insensitive } => self.text(row, field).map(|text| {
+                let built = regex::RegexBuilder::new(pattern).case_insensitive(*insensitive).build();
+                built.expect("a pattern").is_match(&text)
+            }),
+            Filter::In { values, .. } if values.is_empty() => Some(false),
+            Filter::In { field, values } => {
+                self.field(row, field).map(|left| values.iter().any(|v| compare(&left, v).is_eq()))
+            }
+            Filter::Is { field, what } => Some(match (what, self.field(row, field)) {
+                (Is::Null, found) => found.is_none(),
+                (Is::True, found) => found == Some(Scalar::Bool(true)),
+                (Is::False, found) => found == Some(Scalar::Bool(false)),
+            }),
+            Filter::Not(inner) => self.holds(inner, row).map(|b| !b),
+            Filter::And(inner) => self.tree(inner, row, false),
+            Filter::Or(inner) => self.tree(inner, row, true),
+            other => panic!("{other:?} is not for every store"),
+        }
+    }
+
+    /// `decides` is the value of one that decides for all.
+    fn tree(&self, filters: &[Filter], row: &(Uuid, Values), decides: bool) -> Option<bool> {
+        let all: Vec<_> = filters.iter().map(|f| self.holds(f, row)).collect();
+        match () {
+            () if all.contains(&Some(decides)) => Some(decides),
+            () if all.contains(&None) => None,
+            () => Some(!decides),
+        }
+    }
+
+    fn text(&self, row: &(Uuid, Values), field: &Field) -> Option<String> {
+        self.field(row, field).map(|value| match value {
+            Scalar::Text(text) => text,
+            other => panic!("{other:?} is no text"),
+        })
+    }
+}
+
+pub(super) fn compare(a: &Scalar, b: &Scalar) -> Ordering {
+    match (a, b) {
+        (Scalar::Int8(a), Scalar::Int8(b)) => a.cmp(b),
+        (Scalar::Float8(a), Scalar::Float8(b)) => a.total_cmp(b),
+        (Scalar::Text(a), Scalar::Text(b)) => a.as_bytes().cmp(b.as_bytes()),
+        (Scalar::Bool(a), Scalar::Bool(b)) => a.cmp(b),
+        (Scalar::Timestamptz(a), Scalar::Timestamptz(b)) => a.cmp(b),
+        (Scalar::Date(a), Scalar::Date(b)) => a.cmp(b),
+        (Scalar::Uuid(a), Scalar::Uuid(b)) => a.cmp(b),
+        (a, b) => panic!("{a:?} and {b:?} have no order"),
+    }
+}
+
+fn like(text: &[char], pattern: &[char]) -> bool {
+    match pattern {
+        [] => text.is_empty(),
+        ['%', rest @ ..] => (0..=text.len()).any(|i| like(&text[i..], rest)),
+        ['\\', c, rest @ ..] => text.first() == Some(c) && like(&text[1..], rest),
+        ['_', rest @ ..] => !text.is_empty() && like(&text[1..], rest),
+        [c, rest @ ..] => text.first() == Some(c) && like(&text[1..], rest),
+    }
+}
+
+/// The casts that [`super::differential`] makes.
+fn cast(value: Scalar, to: Cast) -> Scalar {
+    match (value, to.name) {
+        (Scalar::Int8(v), "text") => Scalar::Text(v.to_string()),
+        (Scalar::Int8(v), "float8") => Scalar::Float8(v as f64),
+        (Scalar::Int8(v), "int2" | "int4" | "int8") => Scalar::Int8(v),
+        (Scalar::Float8(v), "int8") => Scalar::Int8(v.round_ties_even() as i64),
+        (Scalar::Float8(v), "text") => Scalar::Text(if v.fract() == 0.0 { format!("{v:.0}") } else { v.to_string() }),
+        (Scalar::Bool(v), "text") => Scalar::Text(v.to_string()),
+        (Scalar::Uuid(v), "text") => Scalar::Text(v.to_string()),
+        (Scalar::Date(v), "text") => Scalar::Text(v.to_string()),
+        (Scalar::Date(v), "timestamptz") => Scalar::Timestamptz(Instant(i64::from(v.0) * 86_400_000_000)),
+        (Scalar::Timestamptz(v), "date") => Scalar::Date(v.date()),
+        (Scalar::Timestamptz(v), "text") => {
+            Scalar::Text(v.to_string().replace('T', " ").replace("+00:00", "+00"))
+        }
+        (value, name) => panic!("{value:?} is not cast to {name}"),
+    }
+}
+
+fn aggregate(function: Aggregate, values: Vec<Scalar>) -> Option<Scalar> {
+    if function == Aggregate::Count {
+        return Some(Scalar::Int8(values.len() as i64));
+    }
+    let number = |value: &Scalar| match value {
+        Scalar::Int8(v) => *v as f64,
+        Scalar::Float8(v) => *v,
+        other => panic!("{other:?} is no number"),
+    };
+    let count = values.len();
+    match (function, values.first()?) {
+        (Aggregate::Max, _) => values.into_iter().max_by(compare),
+        (Aggregate::Min, _) => values.into_iter().min_by(compare),
+        (Aggregate::Avg, _) => Some(Scalar::Float8(values.iter().map(number).sum::<f64>() / count as f64)),
+        (Aggregate::Sum, Scalar::Int8(_)) => {
+            let whole = |value: &Scalar| if let Scalar::Int8(v) = value { i128::from(*v) } else { 0 };
+            Some(Scalar::Jsonb(values.iter().map(whole).sum::<i128>().to_string()))
+        }
+        _ => Some(Scalar::Float8(values.iter().map(number).sum())),
+    }
+}
+
+/// A store's row as values.
+pub(super) fn decoded(types: &[ColumnType], row: Row<'_>) -> Values {
+    let one = |(ty, bytes): (&ColumnType, Option<&[u8]>)| {
+        bytes.map(|bytes| match ty {
+            ColumnType::Int8 => Scalar::Int8(field::int8(bytes)),
+            ColumnType::Float8 => Scalar::Float8(field::float8(bytes)),
+            ColumnType::Text => Scalar::Text(field::text(bytes).to_owned()),
+            ColumnType::Bool => Scalar::Bool(field::boolean(bytes)),
+            ColumnType::Timestamptz => Scalar::Timestamptz(field::timestamp(bytes)),
+            ColumnType::Date => Scalar::Date(field::date(bytes)),
+            ColumnType::Uuid => Scalar::Uuid(field::uuid(bytes)),
+            ColumnType::Jsonb => Scalar::Jsonb(field::json(bytes).to_owned()),
+        })
+    };
+    types.iter().zip(row).map(one).collect()
+}
+
+/// Whether two values are the same; JSON by meaning.
+pub(super) fn same(a: &Option<Scalar>, b: &Option<Scalar>) -> bool {
+    match (a, b) {
+        (Some(Scalar::Jsonb(a)), Some(Scalar::Jsonb(b))) => json::same(a, b),
+        (a, b) => a == b,
+    }
+}
