@@ -80,6 +80,7 @@ fn pour(
     let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &plan.table))?;
     let mut rows = statement.query(params_from_iter(&sql.values)).map_err(store_error)?;
     let mut batch = RowBatch::default();
+    // A cached statement that met a change of the schema says so at its first step.
     while let Some(row) = rows.next().map_err(|error| read_error(error, &plan.table))? {
         push_row(&mut batch, row, 0, columns.iter())?;
         if batch.byte_len() >= BATCH_BYTES {
@@ -107,9 +108,8 @@ pub(super) async fn count(store: &SqliteStore, plan: &ReadPlan) -> Result<u64, S
     let table = plan.table.clone();
     let work = move |reader: &Reader| {
         let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &table))?;
-        let count: i64 = statement
-            .query_row(params_from_iter(&sql.values), |row| row.get(0))
-            .map_err(|error| read_error(error, &table))?;
+        let count = statement.query_row(params_from_iter(&sql.values), |row| row.get(0));
+        let count: i64 = count.map_err(|error| read_error(error, &table))?;
         Ok(count as u64)
     };
     store.streams.ask(work).await

@@ -11,6 +11,7 @@ mod compat;
 mod dead_letters;
 mod evolve;
 mod formats;
+mod found;
 mod publish;
 mod raw_input;
 mod read;
