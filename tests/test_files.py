@@ -9,8 +9,10 @@ import http.client
 import io
 import json
 import os
+import pty
 import random
 import secrets
+import select
 import shutil
 import signal
 import socket
@@ -285,6 +287,41 @@ class Encodings(unittest.TestCase):
             self.assertEqual(self.duck(f"select count(*) from read_parquet('{file}')"), [(0,)])
             table = self.pyarrow.ipc.open_stream(server.read("nothing?select=i,u", ARROW)).read_all()
             self.assertEqual((table.num_rows, table.column_names), (0, ["i", "u"]))
+
+    def test_the_command_writes_every_format_and_no_bytes_to_a_terminal(self):
+        for server in self.servers():
+            server.publish("things", records()[:100])
+            wanted = json.loads(server.read("things?select=i,t&order=_id", "application/json"))
+            wanted = [(row["i"], row["t"]) for row in wanted]
+            terms = ("things", "select=i,t", "order=_id")
+            for form in ("parquet", "arrow", "csv", "ndjson", "json"):
+                done = server.query(*terms, "--format", form)
+                self.assertEqual((done.returncode, done.stderr), (0, b""), form)
+                file = server.home / "things"
+                file.write_bytes(done.stdout)
+                if form == "arrow":
+                    table = self.pyarrow.ipc.open_stream(done.stdout).read_all()
+                    found = self.duck("select * from things", things=table)
+                elif form == "parquet":
+                    found = self.duck(f"select * from read_parquet('{file}')")
+                elif form == "csv":
+                    sql = f"select * from read_csv('{file}', columns = {{'i': 'BIGINT', 't': 'VARCHAR'}}, header = true, allow_quoted_nulls = false)"
+                    found = self.duck(sql)
+                else:
+                    rows = json.loads(done.stdout) if form == "json" else map(json.loads, done.stdout.splitlines())
+                    found = [(row["i"], row["t"]) for row in rows]
+                self.assertEqual(found, wanted, form)
+        for form in ("parquet", "arrow"):
+            ours, theirs = pty.openpty()
+            self.addCleanup(os.close, ours)
+            command = [self.program, "query", "--url", server.url, *terms, "--format", form]
+            with os.fdopen(theirs, "wb") as terminal:
+                done = subprocess.run(command, stdout=terminal, stderr=subprocess.PIPE, timeout=60)
+                self.assertEqual(select.select([ours], [], [], 0)[0], [], "nothing was written to it")
+            self.assertNotEqual(done.returncode, 0)
+            self.assertIn(b"not for a terminal", done.stderr)
+            done = server.query("nosuch", "--format", form)
+            self.assertEqual((done.returncode, done.stdout), (3, b""), "an error is not written as a file")
 
     def test_what_is_not_offered_is_refused_by_name(self):
         server = Caudal(self.program, "sqlite:caudal.db")

@@ -160,11 +160,15 @@ pub(crate) enum OutputFormat {
     Json,
     Ndjson,
     Csv,
+    /// A Parquet file
+    Parquet,
+    /// A stream of Arrow IPC
+    Arrow,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson"
+    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson\n  caudal query flights --format parquet > flights.parquet"
 )]
 pub(crate) struct QueryArgs {
     pub(crate) table: String,
