@@ -51,7 +51,8 @@ macro_rules! store_conformance {
             catalogue: migrates_once, concurrent_migrations, adds_columns, names_type_mismatch,
                 refuses_foreign_tables, describes_itself;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,
-                early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing, missing_table_is_setup;
+                early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing,
+                changes_skip_and_repeat_nothing, changes_refuse_foreign_marks, missing_table_is_setup;
         );
     };
     ($open:path; $($module:ident: $($case:ident),+;)+) => {

@@ -23,8 +23,14 @@ pub(super) async fn read(
     store: &PostgresStore,
     plan: ReadPlan,
 ) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
-    let sql = sql::select(&plan)?;
-    let reading = open(store, &sql).await?;
+    stream(store, &sql::select(&plan)?).await
+}
+
+pub(super) async fn stream(
+    store: &PostgresStore,
+    sql: &Sql,
+) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
+    let reading = open(store, sql).await?;
     let stream = futures_util::stream::try_unfold(Some(reading), |reading| async move {
         let Some(mut reading) = reading else { return Ok(None) };
         match reading.next_batch().await? {

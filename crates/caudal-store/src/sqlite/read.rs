@@ -44,10 +44,20 @@ pub(super) async fn read(
     plan: ReadPlan,
 ) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
     let sql = sql::select(&plan)?;
+    let columns = plan.select.iter().map(|s| plan.table.columns[s.column].clone()).collect();
+    stream(store, columns, sql).await
+}
+
+/// The rows of a query as a stream; `columns` are its columns.
+pub(super) async fn stream(
+    store: &SqliteStore,
+    columns: Vec<Column>,
+    sql: Sql,
+) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
     let (batches, mut arriving) = mpsc::channel(BATCHES_AHEAD);
     store.streams.send(move |reader| {
         // The end is said in words (an empty batch): a channel that merely closes is a thread that died.
-        let end = pour(reader, &plan, &sql, &batches).map(|()| RowBatch::default());
+        let end = pour(reader, &columns, &sql, &batches).map(|()| RowBatch::default());
         let _ = batches.blocking_send(end);
     })?;
     // The first batch is awaited here, so that a read that fails at once fails before anybody answered anything.
@@ -72,16 +82,15 @@ async fn next(arriving: &mut mpsc::Receiver<Result<RowBatch, StoreError>>) -> Re
 /// Ends early when nobody takes the batches any more: that is how dropping the stream frees the thread.
 fn pour(
     reader: &Reader,
-    plan: &ReadPlan,
+    columns: &[Column],
     sql: &Sql,
     batches: &mpsc::Sender<Result<RowBatch, StoreError>>,
 ) -> Result<(), StoreError> {
-    let columns: Vec<&Column> = plan.select.iter().map(|s| &plan.table.columns[s.column]).collect();
     let mut statement = reader.conn.prepare_cached(&sql.text).map_err(store_error)?;
     let mut rows = statement.query(params_from_iter(&sql.values)).map_err(store_error)?;
     let mut batch = RowBatch::default();
     while let Some(row) = rows.next().map_err(store_error)? {
-        push_row(&mut batch, row, 0, columns.iter().copied())?;
+        push_row(&mut batch, row, 0, columns.iter())?;
         if batch.byte_len() >= BATCH_BYTES {
             if batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
                 return Ok(());
