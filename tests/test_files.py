@@ -104,15 +104,15 @@ def database() -> str:
 class Caudal:
     """A server of its own."""
 
-    def __init__(self, program: Path, store: str):
+    def __init__(self, program: Path, store: str, config: str = CONFIG):
         self.program = program
         self.home = Path(tempfile.mkdtemp(prefix="caudal-test"))
-        (self.home / "caudal.toml").write_text(CONFIG)
+        (self.home / "caudal.toml").write_text(config)
         (self.home / "things.schema.json").write_text(json.dumps(SCHEMA))
         self.url = f"http://127.0.0.1:{free_port()}"
         own = {name: value for name, value in os.environ.items() if not name.startswith(("CAUDAL_", "DATABASE_URL"))}
         own |= {"CAUDAL_HTTP__LISTEN": self.url.removeprefix("http://"), "CAUDAL_DATA_DIR": str(self.home / "data")}
-        own |= {"CAUDAL_STORE__URL": store}
+        self.environment = own = own | {"CAUDAL_STORE__URL": store}
         self.log = open(self.home / "log", "wb")
         self.process = subprocess.Popen(
             [program, "serve"], cwd=self.home, env=own, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log

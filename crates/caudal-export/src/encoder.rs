@@ -35,6 +35,17 @@ pub enum Format {
 }
 
 impl Format {
+    /// The name of the format in commands and manifests, and what its files' names end in.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Csv => "csv",
+            #[cfg(feature = "parquet")]
+            Self::Arrow => "arrow",
+            #[cfg(feature = "parquet")]
+            Self::Parquet => "parquet",
+        }
+    }
+
     pub fn media_type(self) -> &'static str {
         match self {
             Self::Csv => "text/csv; charset=utf-8",

@@ -59,7 +59,9 @@ fn sql(table: &Table, from: Option<Mark>, until: &str) -> Sql {
     let mut values = vec![(Raw(until.as_bytes().to_vec()), Type::TEXT)];
     if let Some(from) = from {
         let search_from = Instant(from.taken_at.0.saturating_sub(LATE_COMMIT_MAX));
-        text.push_str(&format!(" and t.{STORED_AT} >= $2 and not pg_visible_in_snapshot({xid}, $3::text::pg_snapshot)"));
+        text.push_str(&format!(
+            " and t.{STORED_AT} >= $2 and not pg_visible_in_snapshot({xid}, $3::text::pg_snapshot)"
+        ));
         values.push((Raw(search_from.0.to_be_bytes().to_vec()), Type::TIMESTAMPTZ));
         values.push((Raw(from.since.into_bytes()), Type::TEXT));
     }
