@@ -7,6 +7,7 @@ import datetime
 import hashlib
 import json
 import random
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -134,6 +135,24 @@ class Exports(unittest.TestCase):
             self.assertIn("only topics", self.refused(server, "_dead_letters", "--to", str(text)))
             self.assertIn("--to DIRECTORY", self.refused(server, "things"))
             self.assertIn("no place", self.refused(server, "things", "--to", "ftp://x/y"))
+
+    def test_the_page_about_exports_loads_into_duckdb(self):
+        page = (HERE.parent / "docs/export.md").read_text()
+        sql = page.split("## DuckDB", 1)[1].split("```sql", 1)[1].split("```", 1)[0]
+        for server in self.servers():
+            for n in range(3):
+                server.publish("loose", [{"n": n}] * 10)
+                self.export(server, "loose", "--to", str(server.home / "exports"))
+            # What a run that died has left is not read.
+            (listed, *_) = self.check_files(server.home / "exports", "loose")
+            shutil.copy(listed, Path(listed).with_name("00000004-" + "0" * 32 + "-0000.parquet"))
+            connection = self.duckdb.connect()
+            connection.execute(sql.replace("exports/", f"{server.home}/exports/").replace("flights", "loose"))
+            self.assertEqual(connection.execute("select count(*), count(distinct _id), count(caudal_day) from loose").fetchall(), [(30, 30, 30)])
+            # The next run takes that number and removes it.
+            server.publish("loose", [{"n": 4}])
+            self.export(server, "loose", "--to", str(server.home / "exports"))
+            self.assertEqual(len(self.check_files(server.home / "exports", "loose")), 4)
 
     def test_killed_in_the_middle_with_fifty_writers_nothing_is_missed_or_repeated(self):
         server = self.caudal(database())

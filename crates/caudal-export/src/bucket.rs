@@ -14,7 +14,7 @@ use tokio::io::AsyncWriteExt;
 use crate::error::ExportError;
 
 /// Bytes of one part of an upload: S3 takes 10,000 parts, and none but the last below 5 MiB.
-const PART_BYTES: usize = 8 * 1024 * 1024;
+const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Parts under way at once, of one file.
 const PARTS_MAX: usize = 2;
 
