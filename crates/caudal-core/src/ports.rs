@@ -191,7 +191,27 @@ pub trait Read: Send + Sync {
         from: Option<TailMark>,
         limit: usize,
     ) -> Result<(RowBatch, TailMark), StoreError>;
+
+    /// All records that were committed after `from` was given out and before this call, all columns, in no order, as a stream in
+    /// bounded memory; and where to go on once the stream has ended well. No record is skipped or repeated, whatever order
+    /// transactions commit in. `None` is the beginning: every record that there is.
+    ///
+    /// The mark is meant to be kept, for months if need be. One that this store did not give, or that it cannot go on from, is
+    /// [`StoreError::Setup`].
+    async fn changes(
+        &self,
+        table: &Arc<Table>,
+        from: Option<&TailMark>,
+    ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError>;
+
+    /// Keeps `name` for this holder among all processes that share the store, until the guard is dropped or the process ends;
+    /// `None` while somebody else has it. A guard can be lost without notice (a broken connection): what it guards must stay
+    /// right then, if at the price of doing work twice.
+    async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError>;
 }
+
+/// See [`Read::exclusive`].
+pub type Exclusive = Box<dyn std::any::Any + Send + Sync>;
 
 /// A place in a table's order of commits; opaque outside the store that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -357,3 +357,27 @@ async fn tls_checks_as_much_as_asked() {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test]
+async fn one_process_holds_a_name_until_it_lets_go_or_its_connection_breaks() {
+    let url = database().await.expect("a database");
+    let table = small("held", false);
+    let (one, other) = (store_at(&url, &table).await, store_at(&url, &table).await);
+    let held = one.exclusive("export held").await.expect("lock").expect("nobody has it");
+    assert!(other.exclusive("export held").await.expect("lock").is_none());
+    assert!(one.exclusive("export held").await.expect("lock").is_none(), "not twice in one process either");
+    assert!(other.exclusive("another").await.expect("lock").is_some());
+    drop(held);
+    let again = loop {
+        match other.exclusive("export held").await.expect("lock") {
+            Some(again) => break again,
+            // The server learns of the end of a session a moment later.
+            None => tokio::time::sleep(Duration::from_millis(5)).await,
+        }
+    };
+    execute(&url, "select pg_terminate_backend(pid) from pg_locks where locktype = 'advisory'").await.expect("kill");
+    while one.exclusive("export held").await.expect("lock").is_none() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    drop(again);
+}

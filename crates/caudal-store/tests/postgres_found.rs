@@ -81,7 +81,7 @@ async fn every_type_reads_as_postgresql_writes_it() {
     assert!(table.columns.len() > 60, "{} columns", table.columns.len());
     let text = Arc::new(table.as_text());
     let mut plan = ReadPlan::all(table.clone());
-    plan.order.push(OrderBy { column: 0, descending: false, nulls_first: false });
+    plan.order.push(OrderBy::column(0));
     let as_json = fx.read(plan.clone()).await.expect("rows");
     let as_text = fx.read(ReadPlan { table: text.clone(), ..plan }).await.expect("rows");
     for (at, column) in table.columns.iter().enumerate() {
@@ -121,11 +121,11 @@ async fn literals_are_read_by_postgresql() {
         let values = fx.asked(&format!("select \"{name}\"::text from types.\"every type\" where id = 1")).await;
         let value = Scalar::of(column, values[0].as_deref().expect("the first row has no nulls")).expect("a value");
         for filter in [
-            Filter::Compare { column: at, op: Comparison::Eq, value: value.clone() },
-            Filter::In { column: at, values: vec![value.clone(), value.clone()] },
+            Filter::Compare { field: at.into(), op: Comparison::Eq, value: value.clone() },
+            Filter::In { field: at.into(), values: vec![value.clone(), value.clone()] },
         ] {
             let mut plan = ReadPlan::all(table.clone());
-            plan.select = vec![Selected { column: 0, name: "id".into() }];
+            plan.select = vec![Selected::column(0, "id")];
             plan.filter = vec![filter];
             match fx.read(plan).await {
                 Ok(rows) => {
@@ -168,13 +168,13 @@ async fn what_cannot_be_asked_is_the_callers_fault() {
     ] {
         let mut plan = ReadPlan::all(table.clone());
         let value = Scalar::of(&table.columns[at(name)], value).expect("a literal");
-        plan.filter.push(Filter::Compare { column: at(name), op: Comparison::Eq, value });
+        plan.filter.push(Filter::Compare { field: at(name).into(), op: Comparison::Eq, value });
         assert!(matches!(fx.store.count(&plan).await, Err(StoreError::Asked(_))), "{name}");
         assert!(matches!(fx.read(plan).await, Err(StoreError::Asked(_))), "{name}");
     }
     for unordered in ["json", "xml", "xid"] {
         let mut plan = ReadPlan::all(table.clone());
-        plan.order.push(OrderBy { column: at(unordered), descending: false, nulls_first: false });
+        plan.order.push(OrderBy::column(at(unordered)));
         let refused = fx.read(plan).await.map(|rows| rows.len());
         assert!(matches!(refused, Err(StoreError::Asked(_))), "{unordered} {refused:?}");
     }
@@ -192,7 +192,7 @@ async fn order_is_by_the_type() {
     for (name, expected) in [("interval", [2, 1, 3]), ("numeric", [1, 2, 3]), ("inet", [2, 1, 3])] {
         let mut plan = ReadPlan::all(table.clone());
         let column = table.column(name).expect("a column");
-        plan.order.push(OrderBy { column, descending: false, nulls_first: false });
+        plan.order.push(OrderBy::column(column));
         for plan in [plan.clone(), ReadPlan { table: Arc::new(table.as_text()), ..plan }] {
             let ty = plan.table.columns[0].ty;
             let rows = fx.read(plan).await.expect("rows");

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use caudal_core::error::StoreError;
-use caudal_core::ports::{Append, Catalogue, OnBadRow, Operate};
+use caudal_core::ports::{Append, Catalogue, OnBadRow, Operate, Read};
 use caudal_store::sqlite::{SqliteConfig, SqliteStore};
 use caudal_testkit::store::{Fixture, batch, ids, rows_in, small, topic};
 use uuid::Uuid;
@@ -157,4 +157,16 @@ async fn a_full_disk_is_said_and_survived() {
     drop(store);
     std::thread::sleep(std::time::Duration::from_millis(200));
     as_root(&["umount", "-l"], dir.path());
+}
+
+#[tokio::test]
+async fn one_holds_a_name_until_it_lets_go() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = || SqliteStore::open(SqliteConfig::new(dir.path().join("a.db"), "test")).expect("open");
+    let (one, other) = (open(), open());
+    let held = one.exclusive("export held").await.expect("lock").expect("nobody has it");
+    assert!(other.exclusive("export held").await.expect("lock").is_none());
+    assert!(other.exclusive("another").await.expect("lock").is_some());
+    drop(held);
+    assert!(other.exclusive("export held").await.expect("lock").is_some());
 }

@@ -60,7 +60,8 @@ macro_rules! store_conformance {
             found: tables_columns_and_keys, own_tables_are_left_out, odd_names, values_as_they_are, filters_and_order,
                 marks_change_with_the_tables_only, unknown_schemas_are_setup, a_table_that_went_away;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,
-                early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing, missing_table_is_setup;
+                early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing,
+                changes_skip_and_repeat_nothing, changes_refuse_foreign_marks, missing_table_is_setup;
             differential: random_plans_match_the_evaluator;
         );
     };

@@ -55,6 +55,9 @@ pub(crate) enum Command {
     DeadLetters(DeadLettersCommand),
     /// Balance the books: accepted = stored + duplicate + rejected + dead + in flight
     Reconcile(ReconcileArgs),
+    /// Write what a topic has gained since the last export as Parquet or CSV, to a directory or S3
+    #[cfg(feature = "export")]
+    Export(ExportArgs),
     /// Bring the store's tables to this release and the topics' schemas
     Migrate(ConfigArgs),
     /// Look at the configuration
@@ -160,11 +163,15 @@ pub(crate) enum OutputFormat {
     Json,
     Ndjson,
     Csv,
+    /// A Parquet file
+    Parquet,
+    /// A stream of Arrow IPC
+    Arrow,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson"
+    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson\n  caudal query flights --format parquet > flights.parquet"
 )]
 pub(crate) struct QueryArgs {
     pub(crate) table: String,
@@ -175,6 +182,40 @@ pub(crate) struct QueryArgs {
     pub(crate) format: Option<OutputFormat>,
     #[command(flatten)]
     pub(crate) server: ServerArgs,
+}
+
+#[cfg(feature = "export")]
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  caudal export flights --to exports\n  caudal export flights --to s3://bucket/prefix --format csv\n\nRun it again to add what is new. docs/export.md says what it writes and how to load it."
+)]
+pub(crate) struct ExportArgs {
+    pub(crate) topic: String,
+    /// A directory, or s3://bucket/prefix; by default what topics.<topic>.export.url says
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: Option<String>,
+    /// Format of the files; by default what the topic's configuration says, else Parquet
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<FileFormat>,
+    /// The column whose days are the partitions
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) day_of: Option<String>,
+    /// Print the manifest
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+}
+
+#[cfg(feature = "export")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FileFormat {
+    #[cfg(feature = "parquet")]
+    #[default]
+    Parquet,
+    #[cfg_attr(not(feature = "parquet"), default)]
+    Csv,
 }
 
 #[derive(Debug, Args)]

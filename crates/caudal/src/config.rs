@@ -123,6 +123,8 @@ fn check_names(merged: &Table) -> Result<()> {
             "consume_from",
             "sns_topic_arns",
             "webhook",
+            #[cfg(feature = "export")]
+            "export",
         ]
         .map(|name| (name.to_owned(), Value::Boolean(true)));
         check_level(section, &Table::from_iter(names), &format!("topics.{topic}."))?;
@@ -182,6 +184,15 @@ impl Loaded {
     #[cfg(any(feature = "embedded", feature = "sqlite"))]
     pub(crate) fn data_path(&self, path: &str) -> PathBuf {
         self.settings.data_dir.join(path)
+    }
+
+    /// Where a topic's configuration sends its exports. A directory is relative to the configuration file, like a schema.
+    #[cfg(feature = "export")]
+    pub(crate) fn export_url(&self, export: &crate::settings::Export) -> String {
+        match export.url.contains("://") {
+            true => export.url.clone(),
+            false => self.base.join(&export.url).to_string_lossy().into_owned(),
+        }
     }
 
     fn key_hashes(&self) -> Result<Vec<KeyHash>> {

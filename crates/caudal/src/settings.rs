@@ -222,9 +222,39 @@ pub(crate) struct Topic {
     /// How deliveries to `POST /webhooks/{topic}` are signed; without it there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) webhook: Option<Webhook>,
+    /// Where the topic's records go as files, by the clock.
+    #[cfg(feature = "export")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) export: Option<Export>,
     /// A schema that comes with the program instead of a file.
     #[serde(skip)]
     pub(crate) built_in: Option<&'static str>,
+}
+
+#[cfg(feature = "export")]
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Export {
+    /// A directory, or `s3://bucket/prefix`.
+    pub(crate) url: String,
+    #[serde(default)]
+    pub(crate) format: crate::cli::FileFormat,
+    /// The column whose days are the partitions.
+    #[serde(default = "stored_at")]
+    pub(crate) day_of: String,
+    /// How long after one export the next is due. Workers look that often; 0 leaves it to `caudal export`.
+    #[serde(default = "an_hour")]
+    pub(crate) every_seconds: u64,
+}
+
+#[cfg(feature = "export")]
+fn stored_at() -> String {
+    caudal_core::schema::STORED_AT.to_owned()
+}
+
+#[cfg(feature = "export")]
+fn an_hour() -> u64 {
+    3600
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize)]

@@ -6,14 +6,26 @@ use super::Finding;
 use super::tree::Tree;
 
 /// Which of the workspace's crates a crate may depend on.
-const EDGES: [(&str, &[&str]); 9] = [
+const EDGES: [(&str, &[&str]); 10] = [
     ("caudal-core", &[]),
     ("caudal-engine", &["caudal-core"]),
     ("caudal-store", &["caudal-core"]),
     ("caudal-broker", &["caudal-core"]),
-    ("caudal-http", &["caudal-core", "caudal-engine"]),
+    ("caudal-export", &["caudal-core"]),
+    ("caudal-http", &["caudal-core", "caudal-engine", "caudal-export"]),
     ("caudal-probe", &["caudal-core"]),
-    ("caudal", &["caudal-broker", "caudal-core", "caudal-engine", "caudal-http", "caudal-probe", "caudal-store"]),
+    (
+        "caudal",
+        &[
+            "caudal-broker",
+            "caudal-core",
+            "caudal-engine",
+            "caudal-export",
+            "caudal-http",
+            "caudal-probe",
+            "caudal-store",
+        ],
+    ),
     ("caudal-testkit", &["caudal-core"]),
     // The no-op server of the benchmarks uses the same accept loop as Caudal, and the drain bench the tests' brokers. It is never
     // shipped.
@@ -64,38 +76,48 @@ const VENDORS: &[&str] = &[
     "fred",
     "rdkafka",
     "async-nats",
-    "object_store",
 ];
 /// Who else calls the program than a socket or a terminal: a role's business.
 const CALLERS: &[&str] = &["lambda_runtime", "lambda_http"];
+/// Where files can lie: an export's business.
+const FILES: &[&str] = &["object_store"];
 const PARSERS: &[&str] = &["jsonschema", "csv-core", "csv"];
 const SETTINGS: &[&str] = &["clap", "config", "toml", "dotenvy", "figment"];
 
 /// What a crate must not depend on from outside, and the reason.
-const FORBIDDEN: [(&str, &str, &[&[&str]]); 7] = [
+const FORBIDDEN: [(&str, &str, &[&[&str]]); 8] = [
     (
         "caudal-core",
         "the core has no runtime, SQL, HTTP, SDK or settings: put it behind a port",
-        &[RUNTIME, SQL, HTTP, VENDORS, CALLERS, SETTINGS],
+        &[RUNTIME, SQL, HTTP, VENDORS, FILES, CALLERS, SETTINGS],
     ),
-    ("caudal-engine", "the engine knows ports, not SQL, HTTP or vendors", &[SQL, HTTP, VENDORS, CALLERS, SETTINGS]),
-    ("caudal-store", "a store has no HTTP and no message formats", &[HTTP, CALLERS, PARSERS, SETTINGS]),
+    (
+        "caudal-engine",
+        "the engine knows ports, not SQL, HTTP or vendors",
+        &[SQL, HTTP, VENDORS, FILES, CALLERS, SETTINGS],
+    ),
+    (
+        "caudal-export",
+        "an export reads through the store's port and serves nothing",
+        &[SQL, HTTP, VENDORS, CALLERS, PARSERS, SETTINGS],
+    ),
+    ("caudal-store", "a store has no HTTP and no message formats", &[HTTP, FILES, CALLERS, PARSERS, SETTINGS]),
     (
         "caudal-broker",
         "a broker has no SQL, serves no HTTP and does not parse payloads",
-        &[SQL, SERVER, CALLERS, PARSERS, SETTINGS],
+        &[SQL, SERVER, FILES, CALLERS, PARSERS, SETTINGS],
     ),
     (
         "caudal-http",
         "HTTP reaches data through the engine's ports, never by a driver",
-        &[SQL, VENDORS, CALLERS, SETTINGS],
+        &[SQL, VENDORS, FILES, CALLERS, SETTINGS],
     ),
     (
         "caudal-probe",
         "the probe is a client that knows only the HTTP interface",
-        &[SQL, SERVER, VENDORS, CALLERS, SETTINGS],
+        &[SQL, SERVER, VENDORS, FILES, CALLERS, SETTINGS],
     ),
-    ("caudal", "drivers belong to their adapters", &[SQL, VENDORS]),
+    ("caudal", "drivers belong to their adapters", &[SQL, VENDORS, FILES]),
 ];
 
 /// One dependency as a manifest has it.

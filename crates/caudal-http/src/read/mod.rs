@@ -1,6 +1,8 @@
 //! Reading: one record, a table, a live tail. A request becomes a plan, the plan's rows are rendered as they stream by.
 
 pub(crate) mod cache;
+#[cfg(feature = "parquet")]
+mod files;
 pub(crate) mod find;
 pub(crate) mod query;
 pub(crate) mod record;

@@ -47,12 +47,16 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     }
     let range = content_range(&plan, total);
     let renderer = renderer(&plan, media);
+    #[cfg(feature = "parquet")]
+    let columns = super::files::columns(&plan);
     let mut rows = app.engine.store.read(plan).await?;
     // The first batch decides the status: a read that fails at once is an error, not a broken 200.
     let first = rows.next().await.transpose()?;
     let mut response = match media {
         Media::Singular => singular(renderer, first.as_ref())?,
         _ if method == Method::HEAD => StatusCode::OK.into_response(),
+        #[cfg(feature = "parquet")]
+        Media::File(format) => super::files::stream(format, &columns, first, rows)?.into_response(),
         _ => stream(renderer, first, rows).into_response(),
     };
     let content_type = HeaderValue::from_static(media.content_type());
@@ -81,6 +85,8 @@ enum Media {
     Rows(Encoding),
     /// Exactly one row, as an object.
     Singular,
+    #[cfg(feature = "parquet")]
+    File(caudal_export::Format),
 }
 
 impl Media {
@@ -95,10 +101,20 @@ impl Media {
                 "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Rows(Encoding::Ndjson),
                 "text/csv" | "text/*" => Self::Rows(Encoding::Csv),
                 "application/vnd.pgrst.object+json" => Self::Singular,
+                #[cfg(feature = "parquet")]
+                other => match super::files::format(other) {
+                    Some(format) => Self::File(format),
+                    None => continue,
+                },
+                #[cfg(not(feature = "parquet"))]
                 _ => continue,
             });
         }
-        let detail = "there are application/json, application/x-ndjson, text/csv and application/vnd.pgrst.object+json";
+        const TEXTS: &str = "application/json, application/x-ndjson, text/csv and application/vnd.pgrst.object+json";
+        #[cfg(feature = "parquet")]
+        let detail = format!("there are {}, {TEXTS}", super::files::MEDIA_TYPES);
+        #[cfg(not(feature = "parquet"))]
+        let detail = format!("there are {TEXTS}");
         Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", detail))
     }
 
@@ -108,6 +124,8 @@ impl Media {
             Self::Rows(Encoding::Ndjson) => "application/x-ndjson; charset=utf-8",
             Self::Rows(Encoding::Csv) => "text/csv; charset=utf-8",
             Self::Singular => "application/vnd.pgrst.object+json; charset=utf-8",
+            #[cfg(feature = "parquet")]
+            Self::File(format) => format.media_type(),
         }
     }
 }
@@ -116,7 +134,7 @@ fn renderer(plan: &ReadPlan, media: Media) -> Renderer {
     let columns = plan.columns().into_iter().map(|column| (column.name, column.ty));
     let encoding = match media {
         Media::Rows(encoding) => encoding,
-        Media::Singular => Encoding::Json,
+        _ => Encoding::Json,
     };
     Renderer::new(columns, encoding)
 }

@@ -2,6 +2,7 @@
 
 mod append;
 mod catalogue;
+mod changes;
 mod closing;
 mod connect;
 mod copy;
@@ -28,7 +29,7 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Exclusive, Operate, Read, TailMark};
 use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
@@ -161,6 +162,18 @@ impl Read for PostgresStore {
         limit: usize,
     ) -> Result<(RowBatch, TailMark), StoreError> {
         tail::tail(self, table, from, limit).await
+    }
+
+    async fn changes(
+        &self,
+        table: &Arc<Table>,
+        from: Option<&TailMark>,
+    ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError> {
+        changes::changes(self, table, from).await
+    }
+
+    async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
+        changes::exclusive(self, name).await
     }
 }
 

@@ -26,8 +26,16 @@ pub(super) async fn read(
     store: &PostgresStore,
     plan: ReadPlan,
 ) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
-    let sql = sql::select(&plan);
-    let reading = open(store, &sql, &plan.table).await?;
+    stream(store, &sql::select(&plan), &plan.table).await
+}
+
+/// The rows of a query of a table as a stream.
+pub(super) async fn stream(
+    store: &PostgresStore,
+    sql: &Sql,
+    table: &Table,
+) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
+    let reading = open(store, sql, table).await?;
     let stream = futures_util::stream::try_unfold(Some(reading), |reading| async move {
         let Some(mut reading) = reading else { return Ok(None) };
         match reading.next_batch().await? {

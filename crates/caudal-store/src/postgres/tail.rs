@@ -28,21 +28,21 @@ use super::wire::{Stamp, push_row};
 
 /// How long before its commit a transaction may have begun and still be seen: microseconds. Statements of ours are bounded
 /// far below it.
-const LATE_COMMIT_MAX: i64 = 120_000_000;
+pub(super) const LATE_COMMIT_MAX: i64 = 120_000_000;
 
 /// What a [`TailMark`] says, `since|searched_from[|until|stored_at|id]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Mark {
+pub(super) struct Mark {
     /// Everything visible in this snapshot was given out.
-    since: String,
+    pub(super) since: String,
     /// When that snapshot was taken.
-    taken_at: Instant,
+    pub(super) taken_at: Instant,
     /// Under way through a later snapshot.
-    within: Option<Within>,
+    pub(super) within: Option<Within>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Within {
+pub(super) struct Within {
     until: String,
     until_taken_at: Instant,
     last: (Instant, Uuid),
@@ -59,7 +59,7 @@ impl fmt::Display for Mark {
 }
 
 impl Mark {
-    fn parse(text: &str) -> Option<Self> {
+    pub(super) fn parse(text: &str) -> Option<Self> {
         let mut parts = text.split('|');
         let since = parts.next()?.to_owned();
         let taken_at = Instant(parts.next()?.parse().ok()?);
@@ -102,13 +102,14 @@ pub(super) async fn tail(
     result.map(|(rows, mark)| (rows, TailMark(mark.to_string())))
 }
 
+pub(super) const PRESENT: &str = "select pg_current_snapshot()::text, now()";
+
 async fn poll(
     conn: &mut Conn,
     table: &Table,
     mark: Option<Mark>,
     limit: usize,
 ) -> Result<(RowBatch, Mark), StoreError> {
-    const PRESENT: &str = "select pg_current_snapshot()::text, now()";
     let present = conn.prepare(PRESENT, &[]).await.map_err(store_error)?;
     let Some(mark) = mark else {
         let row = conn.query(&present, &[]).await.map_err(store_error)?;
@@ -154,13 +155,17 @@ async fn poll(
 
 const TYPES: [Type; 6] = [Type::TEXT, Type::TIMESTAMPTZ, Type::TEXT, Type::TIMESTAMPTZ, Type::UUID, Type::INT8];
 
-/// `xmin` has 32 bits, snapshots 64: the missing ones are those that put it at or below the present.
+/// The transaction that wrote a row of `t`, given `p.top` ([`TOP`]). `xmin` has 32 bits, snapshots 64: the missing ones are those
+/// that put it at or below the present.
+pub(super) const XID: &str = "(p.top - ((p.top - t.xmin::text::int8) & 4294967295))::text::xid8";
+pub(super) const TOP: &str = "select pg_snapshot_xmax(pg_current_snapshot())::text::int8 as top";
+
 fn new_rows_sql(table: &Table) -> String {
     let columns = column_list(table.columns.iter().map(|c| c.name.as_str()));
     format!(
         "select {STORED_AT}, {ID}, {columns} from (
-           select t.*, (p.top - ((p.top - t.xmin::text::int8) & 4294967295))::text::xid8 as caudal_xid
-           from {} t, (select pg_snapshot_xmax(pg_current_snapshot())::text::int8 as top) p
+           select t.*, {XID} as caudal_xid
+           from {} t, ({TOP}) p
            where t.{STORED_AT} >= $2 and ($4::timestamptz is null or (t.{STORED_AT}, t.{ID}) > ($4, $5))
          ) r
          where not pg_visible_in_snapshot(r.caudal_xid, $1::text::pg_snapshot)
@@ -170,7 +175,7 @@ fn new_rows_sql(table: &Table) -> String {
     )
 }
 
-fn snapshot(rows: &[tokio_postgres::Row]) -> Result<(String, Instant), StoreError> {
+pub(super) fn snapshot(rows: &[tokio_postgres::Row]) -> Result<(String, Instant), StoreError> {
     let row = rows.first().ok_or_else(|| StoreError::fatal("PostgreSQL gave no snapshot"))?;
     let at: Stamp = row.try_get(1).map_err(store_error)?;
     Ok((row.try_get(0).map_err(store_error)?, at.0))

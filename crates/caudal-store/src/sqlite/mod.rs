@@ -2,6 +2,7 @@
 
 mod append;
 mod catalogue;
+mod changes;
 mod error;
 mod functions;
 mod operate;
@@ -22,7 +23,7 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Exclusive, Operate, Read, TailMark};
 use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
@@ -63,6 +64,7 @@ impl SqliteConfig {
 /// An SQLite database.
 #[derive(Debug)]
 pub struct SqliteStore {
+    path: PathBuf,
     writer: Writer,
     points: Readers,
     streams: Readers,
@@ -74,7 +76,7 @@ impl SqliteStore {
         let conn = open_for_writing(&config.path).map_err(store_error)?;
         let points = Readers::start(&config.path, POINT_READERS, config.statement_timeout)?;
         let streams = Readers::start(&config.path, config.readers, config.statement_timeout)?;
-        Ok(Self { writer: Writer::start(conn, config.instance)?, points, streams })
+        Ok(Self { path: config.path, writer: Writer::start(conn, config.instance)?, points, streams })
     }
 }
 
@@ -159,6 +161,18 @@ impl Read for SqliteStore {
         limit: usize,
     ) -> Result<(RowBatch, TailMark), StoreError> {
         read::tail(self, table, from, limit).await
+    }
+
+    async fn changes(
+        &self,
+        table: &Arc<Table>,
+        from: Option<&TailMark>,
+    ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError> {
+        changes::changes(self, table, from).await
+    }
+
+    async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
+        changes::exclusive(&self.path, name)
     }
 }
 

@@ -44,10 +44,20 @@ pub(super) async fn read(
     plan: ReadPlan,
 ) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
     let sql = sql::select(&plan)?;
+    stream(store, plan.table.clone(), plan.columns(), sql).await
+}
+
+/// The rows of a query of a table as a stream; `columns` are the query's.
+pub(super) async fn stream(
+    store: &SqliteStore,
+    table: Arc<Table>,
+    columns: Vec<Column>,
+    sql: Sql,
+) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
     let (batches, mut arriving) = mpsc::channel(BATCHES_AHEAD);
     store.streams.send(move |reader| {
         // The end is said in words (an empty batch): a channel that merely closes is a thread that died.
-        let end = pour(reader, &plan, &sql, &batches).map(|()| RowBatch::default());
+        let end = pour(reader, &table, &columns, &sql, &batches).map(|()| RowBatch::default());
         let _ = batches.blocking_send(end);
     })?;
     // The first batch is awaited here, so that a read that fails at once fails before anybody answered anything.
@@ -72,16 +82,16 @@ async fn next(arriving: &mut mpsc::Receiver<Result<RowBatch, StoreError>>) -> Re
 /// Ends early when nobody takes the batches any more: that is how dropping the stream frees the thread.
 fn pour(
     reader: &Reader,
-    plan: &ReadPlan,
+    table: &Table,
+    columns: &[Column],
     sql: &Sql,
     batches: &mpsc::Sender<Result<RowBatch, StoreError>>,
 ) -> Result<(), StoreError> {
-    let columns: Vec<Column> = plan.columns();
-    let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, &plan.table))?;
+    let mut statement = reader.conn.prepare_cached(&sql.text).map_err(|error| read_error(error, table))?;
     let mut rows = statement.query(params_from_iter(&sql.values)).map_err(store_error)?;
     let mut batch = RowBatch::default();
     // A cached statement that met a change of the schema says so at its first step.
-    while let Some(row) = rows.next().map_err(|error| read_error(error, &plan.table))? {
+    while let Some(row) = rows.next().map_err(|error| read_error(error, table))? {
         push_row(&mut batch, row, 0, columns.iter())?;
         if batch.byte_len() >= BATCH_BYTES {
             if batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {

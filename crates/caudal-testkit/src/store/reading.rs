@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use caudal_core::error::StoreError;
 use caudal_core::plan::{Comparison, Filter, Is, OrderBy, ReadPlan, Scalar, Selected};
-use caudal_core::ports::{AppendBatch, OnBadRow, Store};
-use caudal_core::row::{RowBatch, field};
+use caudal_core::ports::{AppendBatch, OnBadRow, Store, TailMark};
+use caudal_core::row::{Row, RowBatch, field};
 use caudal_core::schema::{ID, Table};
 use caudal_core::time::Date;
 use futures_util::TryStreamExt;
@@ -318,6 +318,67 @@ pub async fn tail_skips_and_repeats_nothing(fx: Fixture) {
     }
     assert_eq!(seen.len(), expected.len(), "none twice");
     assert_eq!(seen.into_iter().collect::<HashSet<_>>(), expected);
+}
+
+/// The ids of one pass, and its mark.
+async fn pass(fx: &Fixture, table: &Arc<Table>, from: Option<&TailMark>) -> (Vec<Uuid>, TailMark) {
+    let (stream, mark) = fx.store.changes(table, from).await.expect("changes");
+    let batches: Vec<RowBatch> = stream.try_collect().await.expect("a whole pass");
+    let id = |mut row: Row<'_>| field::uuid(row.next().flatten().expect("an id"));
+    (batches.iter().flat_map(|batch| batch.rows().map(id).collect::<Vec<_>>()).collect(), mark)
+}
+
+pub async fn changes_skip_and_repeat_nothing(fx: Fixture) {
+    let table = small("changes", true);
+    fx.store.ensure_table(&table).await.expect("table");
+    let (nothing, empty) = pass(&fx, &table, None).await;
+    assert!(nothing.is_empty());
+    let first: Vec<(Uuid, i64)> = ids(3000).into_iter().zip(0..).collect();
+    fx.store.append(batch(&table, OnBadRow::Report, &first).into()).await.expect("append");
+    let mut expected: HashSet<Uuid> = first.iter().map(|(id, _)| *id).collect();
+    for from in [None, Some(&empty)] {
+        let (seen, _) = pass(&fx, &table, from).await;
+        assert_eq!((seen.len(), seen.into_iter().collect()), (3000, expected.clone()), "from the beginning: {from:?}");
+    }
+
+    let mut writers = Vec::new();
+    for _ in 0..4 {
+        let (store, table) = (fx.store.clone(), table.clone());
+        writers.push(tokio::spawn(async move {
+            let mut written = Vec::new();
+            for _ in 0..50 {
+                let rows: Vec<(Uuid, i64)> = ids(7).into_iter().zip(0..).collect();
+                store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
+                written.extend(rows.into_iter().map(|(id, _)| id));
+            }
+            written
+        }));
+    }
+    let (mut seen, mut mark) = pass(&fx, &table, None).await;
+    let mut done = false;
+    while !done {
+        done = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        let (mut new, next) = pass(&fx, &table, Some(&mark)).await;
+        seen.append(&mut new);
+        mark = next;
+    }
+    for writer in writers {
+        expected.extend(writer.await.expect("writer"));
+    }
+    assert_eq!(seen.len(), expected.len(), "none twice");
+    assert_eq!(seen.into_iter().collect::<HashSet<_>>(), expected);
+    assert_eq!(pass(&fx, &table, Some(&mark)).await.0, Vec::<Uuid>::new());
+}
+
+pub async fn changes_refuse_foreign_marks(fx: Fixture) {
+    let table = small("changes", true);
+    fx.store.ensure_table(&table).await.expect("table");
+    fx.store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 0)]).into()).await.expect("append");
+    // The last two are well-formed for one store each, and from a future that this database has not seen.
+    for mark in ["", "x", "1:2", "1:2:|x", "9000000000000000000", "9000000000000000000:9000000000000000001:|0"] {
+        let refused = fx.store.changes(&table, Some(&TailMark(mark.into()))).await.map(drop);
+        assert!(matches!(refused, Err(StoreError::Setup(_))), "{mark:?}: {refused:?}");
+    }
 }
 
 pub async fn missing_table_is_setup(fx: Fixture) {

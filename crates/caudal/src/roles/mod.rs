@@ -5,6 +5,8 @@ mod config;
 mod dead_letters;
 mod demo;
 mod doctor;
+#[cfg(feature = "export")]
+mod export;
 mod keys;
 #[cfg(feature = "lambda")]
 mod lambda;
@@ -39,6 +41,8 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Receipt(args) => receipt::run(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
         Command::Reconcile(args) => reconcile::run(args).await,
+        #[cfg(feature = "export")]
+        Command::Export(args) => export::run(args).await,
         Command::Migrate(args) => migrate::run(args).await,
         Command::Config(ConfigCommand::Check(args)) => config::check(args),
         Command::Doctor(args) => doctor::run(args).await,

@@ -1,9 +1,9 @@
-//! `caudal query`: rows of a table, as a table, JSON, NDJSON or CSV.
+//! `caudal query`: rows of a table, as a table, JSON, NDJSON, CSV, Parquet or Arrow.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use caudal_probe::ClientError;
 
 use super::client::{connect, print_table, query_string};
@@ -20,6 +20,12 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
         (None, false) if std::io::stdout().is_terminal() => OutputFormat::Table,
         (None, false) => OutputFormat::Ndjson,
     };
+    if matches!(format, OutputFormat::Parquet | OutputFormat::Arrow) && std::io::stdout().is_terminal() {
+        bail!(
+            "this format is not for a terminal: send it to a file or a program, as in `caudal query … > {}`",
+            args.table
+        );
+    }
     let mut terms = args.terms.clone();
     if format == OutputFormat::Table && !terms.iter().any(|t| t.starts_with("limit=")) {
         terms.push(format!("limit={}", TABLE_ROWS_MAX + 1));
@@ -28,6 +34,8 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
         OutputFormat::Table | OutputFormat::Json => "application/json",
         OutputFormat::Ndjson => "application/x-ndjson",
         OutputFormat::Csv => "text/csv",
+        OutputFormat::Parquet => "application/vnd.apache.parquet",
+        OutputFormat::Arrow => "application/vnd.apache.arrow.stream",
     };
     let path = format!("/rest/v1/{}?{}", args.table, query_string(&terms));
     let mut response = client.get_as(&path, accept).await?;
@@ -49,5 +57,6 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
     if format == OutputFormat::Json {
         out.write_all(b"\n")?;
     }
+    out.flush()?;
     Ok(ExitCode::SUCCESS)
 }

@@ -74,6 +74,10 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
         }
         Err(error) => return Err(error.into()),
     };
+    #[cfg(feature = "export")]
+    if roles.contains(&Role::Worker) {
+        super::export::schedule::start(loaded, &engine, &mut composed.registry, &stop);
+    }
     let (address, server) = match roles.contains(&Role::Api) {
         true => {
             engine.start_looking();

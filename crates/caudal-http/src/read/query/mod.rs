@@ -8,7 +8,7 @@ mod scan;
 mod select;
 
 pub(crate) use filter::{Compared, Condition, Logic, Operation, Quantifier, Search, Spatial, Test, Truth};
-pub(crate) use select::{Arrow, FieldName, Item, JsonStep, Related, StepKey};
+pub(crate) use select::{Arrow, FieldName, Item, Related, StepKey};
 
 use percent_encoding::percent_decode_str;
 

@@ -75,6 +75,11 @@ fn travelling(expression: &str, ty: ColumnType) -> String {
 }
 
 impl Sql {
+    /// A statement that no plan stands for.
+    pub(super) fn written(text: String, values: Vec<(Raw, Type)>) -> Self {
+        Self { text, values, scopes: 0 }
+    }
+
     fn scope<'p>(&mut self, plan: &'p ReadPlan) -> Scope<'p> {
         self.scopes += 1;
         Scope { plan, number: self.scopes }

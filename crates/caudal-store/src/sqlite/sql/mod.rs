@@ -61,6 +61,11 @@ pub(super) fn count(plan: &ReadPlan) -> Result<Sql, StoreError> {
 }
 
 impl Sql {
+    /// A statement that no plan stands for.
+    pub(super) fn written(text: String, values: Vec<Bound>) -> Self {
+        Self { text, values, scopes: 0 }
+    }
+
     fn scope<'p>(&mut self, plan: &'p ReadPlan) -> Scope<'p> {
         self.scopes += 1;
         Scope { plan, number: self.scopes }
