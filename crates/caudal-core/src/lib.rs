@@ -23,5 +23,6 @@ pub mod receipt;
 pub mod rejection;
 pub mod row;
 pub mod schema;
+pub mod sql;
 pub mod time;
 pub mod topic;

@@ -18,6 +18,7 @@ use crate::outcome::{RowOutcome, Tally};
 use crate::plan::ReadPlan;
 use crate::row::{RowBatch, field};
 use crate::schema::{Column, Table};
+use crate::sql::{SqlAnswer, SqlError, SqlQuery};
 use crate::time::Instant;
 use crate::topic::TopicName;
 
@@ -181,6 +182,17 @@ pub trait Read: Send + Sync {
     ) -> Result<(RowBatch, TailMark), StoreError>;
 }
 
+/// SQL that others wrote: called by HTTP for analysts.
+#[async_trait]
+pub trait Analyse: Send + Sync {
+    /// Runs one statement that reads and nothing else, within the store's own bounds on time and on the size of a row. What a
+    /// statement does to its session or to the database, if it finds a way, does not outlive it.
+    async fn analyse(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError>;
+
+    /// The name of the database.
+    fn database(&self) -> &str;
+}
+
 /// A place in a table's order of commits; opaque outside the store that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailMark(pub String);
@@ -206,9 +218,9 @@ pub trait Operate: Send + Sync {
 }
 
 /// Everything a store does.
-pub trait Store: Append + Catalogue + Read + Operate {}
+pub trait Store: Append + Catalogue + Read + Analyse + Operate {}
 
-impl<T: Append + Catalogue + Read + Operate> Store for T {}
+impl<T: Append + Catalogue + Read + Analyse + Operate> Store for T {}
 
 /// Publishing to a broker.
 #[async_trait]

@@ -19,6 +19,7 @@ mod read;
 mod routes;
 pub mod server;
 pub mod sns;
+pub mod sql;
 mod state;
 pub mod webhook;
 mod whole;

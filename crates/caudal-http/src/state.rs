@@ -12,6 +12,7 @@ use crate::fetch::Fetch;
 use crate::health::RequestMetrics;
 use crate::read::cache::RecordCache;
 use crate::sns::{AllowedTopics, Certificates};
+use crate::sql::SqlConfig;
 use crate::webhook::Webhook;
 
 /// What a deployment may tune over HTTP.
@@ -36,6 +37,7 @@ pub struct HttpConfig {
     /// Who may publish with an AWS SDK.
     pub aws_keys: aws::Keys,
     pub fetch: Fetch,
+    pub sql: SqlConfig,
 }
 
 impl Default for HttpConfig {
@@ -51,6 +53,7 @@ impl Default for HttpConfig {
             webhooks: HashMap::new(),
             aws_keys: aws::Keys::default(),
             fetch: Fetch::default(),
+            sql: SqlConfig::default(),
         }
     }
 }

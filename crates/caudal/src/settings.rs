@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) http: Http,
     pub(crate) store: Store,
     pub(crate) broker: Broker,
+    pub(crate) sql: Sql,
     pub(crate) log: Log,
     pub(crate) topics: BTreeMap<String, Topic>,
 }
@@ -29,6 +30,7 @@ impl Default for Settings {
             http: Http::default(),
             store: Store::default(),
             broker: Broker::default(),
+            sql: Sql::default(),
             log: Log::default(),
             topics: BTreeMap::new(),
         }
@@ -137,6 +139,50 @@ impl Default for Broker {
             retention_bytes: 1024 * 1024 * 1024,
         }
     }
+}
+
+/// SQL of analysts: `/v1/sql` and `/{db}/q=`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sql {
+    /// `"local"`: where nobody but this machine can reach the server. `true`, `false`.
+    pub(crate) enabled: SqlEnabled,
+    /// The role that statements run as, which may do nothing but read; PostgreSQL only. Empty: the store's own user.
+    pub(crate) role: String,
+    /// Statements at the same time.
+    pub(crate) connections: usize,
+    /// From the beginning of a statement to the last byte of its answer.
+    pub(crate) statement_timeout_ms: u64,
+    /// Rows of one answer; 0 is no cap.
+    pub(crate) rows_max: u64,
+    /// Bytes of one answer's rows in binary; 0 is no cap.
+    pub(crate) bytes_max: u64,
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self {
+            enabled: SqlEnabled::When(Local::Local),
+            role: String::new(),
+            connections: 4,
+            statement_timeout_ms: 60_000,
+            rows_max: 0,
+            bytes_max: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(crate) enum SqlEnabled {
+    Always(bool),
+    When(Local),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Local {
+    Local,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]

@@ -38,7 +38,7 @@ pub(super) fn unknown_column(table: &Table, name: &str) -> Problem {
 }
 
 /// Name and value of each parameter, decoded. Parameters without a value are ignored, as PostgREST does.
-fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
     let mut pairs = Vec::new();
     for part in query.split('&') {
         let Some((name, value)) = part.split_once('=') else { continue };
@@ -48,7 +48,7 @@ fn pairs(query: &str) -> Result<Vec<(String, String)>, Problem> {
 }
 
 /// Undoes `+` and percent-encoding; refuses broken escapes, bytes that are not UTF-8, and NUL.
-fn decode(text: &str) -> Result<String, Problem> {
+pub(crate) fn decode(text: &str) -> Result<String, Problem> {
     let bytes = text.as_bytes();
     for (i, _) in text.match_indices('%') {
         let hex = bytes.get(i + 1..i + 3).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit));
@@ -122,7 +122,7 @@ fn order(table: &Table, value: &str) -> Result<Vec<OrderBy>, Problem> {
 }
 
 /// Limits are bounded by what both stores take for one.
-fn number(name: &str, value: &str) -> Result<u64, Problem> {
+pub(crate) fn number(name: &str, value: &str) -> Result<u64, Problem> {
     let number = value.parse::<u64>().ok().filter(|n| *n <= i64::MAX as u64);
     number.ok_or_else(|| bad_filter(format!("{name} is a whole number from 0, which {:?} is not", excerpt(value))))
 }

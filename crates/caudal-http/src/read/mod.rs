@@ -1,6 +1,8 @@
 //! Reading: one record, a table, a live tail. A request becomes a plan, the plan's rows are rendered as they stream by.
 
+pub(crate) mod answer;
 pub(crate) mod cache;
+pub(crate) mod cap;
 mod filters;
 pub(crate) mod grammar;
 pub(crate) mod record;

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
 use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use caudal_core::error::StoreError;
 use caudal_core::plan::ReadPlan;
 use caudal_core::row::RowBatch;
-use futures_util::stream::{BoxStream, StreamExt};
+use futures_util::stream::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
+use super::answer::{Media, chained, stream};
 use super::grammar;
 use super::render::{Encoding, Renderer};
 use crate::problem::{Problem, choices, excerpt};
@@ -51,11 +50,9 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     let mut response = match media {
         Media::Singular => singular(renderer, first.as_ref())?,
         _ if method == Method::HEAD => StatusCode::OK.into_response(),
-        _ => stream(renderer, first, rows).into_response(),
+        _ => stream(renderer, chained(first, rows)).into_response(),
     };
-    let content_type = HeaderValue::from_static(media.content_type());
-    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
-    response.headers_mut().insert(header::VARY, HeaderValue::from_static("Accept, Prefer"));
+    media.describe(response.headers_mut());
     if let Some((range, partial)) = range
         && let Ok(range) = HeaderValue::from_str(&range)
     {
@@ -65,42 +62,6 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         }
     }
     Ok(response)
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Media {
-    Rows(Encoding),
-    /// Exactly one row, as an object.
-    Singular,
-}
-
-impl Media {
-    fn of(headers: &HeaderMap) -> Result<Self, Problem> {
-        let accept = headers.get(header::ACCEPT).map_or("*/*", |v| v.to_str().unwrap_or("*/*"));
-        for part in accept.split(',') {
-            let media = part.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-            return Ok(match media.as_str() {
-                "*/*" | "application/*" | "application/json" | "" | "application/vnd.pgrst.array+json" => {
-                    Self::Rows(Encoding::Json)
-                }
-                "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::Rows(Encoding::Ndjson),
-                "text/csv" | "text/*" => Self::Rows(Encoding::Csv),
-                "application/vnd.pgrst.object+json" => Self::Singular,
-                _ => continue,
-            });
-        }
-        let detail = "there are application/json, application/x-ndjson, text/csv and application/vnd.pgrst.object+json";
-        Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", detail))
-    }
-
-    fn content_type(self) -> &'static str {
-        match self {
-            Self::Rows(Encoding::Json) => "application/json; charset=utf-8",
-            Self::Rows(Encoding::Ndjson) => "application/x-ndjson; charset=utf-8",
-            Self::Rows(Encoding::Csv) => "text/csv; charset=utf-8",
-            Self::Singular => "application/vnd.pgrst.object+json; charset=utf-8",
-        }
-    }
 }
 
 fn renderer(plan: &ReadPlan, media: Media) -> Renderer {
@@ -144,23 +105,4 @@ fn singular(renderer: Renderer, first: Option<&RowBatch>) -> Result<Response, Pr
             Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_one_row", detail))
         }
     }
-}
-
-/// A failure on the way ends the connection without the closing chunk, so a client can tell a cut answer from a whole one.
-fn stream(renderer: Renderer, first: Option<RowBatch>, rest: BoxStream<'static, Result<RowBatch, StoreError>>) -> Body {
-    let batches = futures_util::stream::iter(first.map(Ok)).chain(rest).map(Some);
-    // `None` marks the end, where the closing bracket goes.
-    let marked = batches.chain(futures_util::stream::iter([None]));
-    let bytes = marked.scan(renderer, |renderer, batch| {
-        let piece = match batch {
-            Some(Ok(batch)) => Ok(Bytes::from(renderer.batch(&batch))),
-            Some(Err(error)) => {
-                tracing::warn!(%error, "a table read broke off");
-                Err(error)
-            }
-            None => Ok(Bytes::from(renderer.end())),
-        };
-        futures_util::future::ready(Some(piece))
-    });
-    Body::from_stream(bytes)
 }

@@ -13,6 +13,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, Error, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::analyst::AnalystConfig;
 use super::error::store_error;
 use super::tls::{self, Verify};
 
@@ -33,6 +34,7 @@ pub struct PostgresConfig {
     pub transaction_pooling: bool,
     /// Names this process in the ledger and in `pg_stat_activity`; no two that run at once may share it.
     pub instance: String,
+    pub analysts: AnalystConfig,
 }
 
 impl PostgresConfig {
@@ -45,6 +47,7 @@ impl PostgresConfig {
             idle_max: None,
             transaction_pooling: false,
             instance: instance.into(),
+            analysts: AnalystConfig::default(),
         }
     }
 }
@@ -112,6 +115,11 @@ impl Connector {
     /// each wait for a row is bounded instead, by the client.
     pub(super) fn for_streams(from: &PostgresConfig) -> Result<Self, StoreError> {
         Self::new(&PostgresConfig { statement_timeout: Duration::ZERO, ..from.clone() })
+    }
+
+    /// As the server chooses: the user's name where the URL names none.
+    pub(super) fn database(&self) -> &str {
+        self.config.get_dbname().or(self.config.get_user()).unwrap_or_default()
     }
 
     pub(super) async fn connect(&self) -> Result<Conn, StoreError> {

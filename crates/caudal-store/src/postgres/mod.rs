@@ -1,5 +1,6 @@
 //! PostgreSQL 14 or later, and what speaks its protocol: Aurora, Citus, PgBouncer in front of one.
 
+mod analyst;
 mod append;
 mod catalogue;
 mod closing;
@@ -25,14 +26,17 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::ports::{Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
+use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
 use caudal_core::topic::TopicName;
 use foldhash::HashMap;
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
+pub use analyst::AnalystConfig;
+use analyst::Analysts;
 use connect::Connector;
 pub use connect::PostgresConfig;
 use get::PointReads;
@@ -51,6 +55,7 @@ pub struct PostgresStore {
     /// Short statements: accounting, dead letters, tails, pings. Never held by a consumer.
     askers: Arc<Pool>,
     points: PointReads,
+    analysts: Analysts,
     /// Tables in which duplicates were seen lately: how many batches still go the careful way first.
     careful: Mutex<HashMap<String, u32>>,
     instance: String,
@@ -69,6 +74,7 @@ impl PostgresStore {
             readers: Pool::new(Connector::for_streams(&config)?, config.readers, &config),
             askers: Pool::new(connector.clone(), ASKERS, &config),
             points: PointReads::new(connector.clone(), config.idle_max),
+            analysts: Analysts::new(&config)?,
             connector,
             careful: Mutex::default(),
             begin: connect::begin(&config),
@@ -141,6 +147,17 @@ impl Read for PostgresStore {
         limit: usize,
     ) -> Result<(RowBatch, TailMark), StoreError> {
         tail::tail(self, table, from, limit).await
+    }
+}
+
+#[async_trait]
+impl Analyse for PostgresStore {
+    async fn analyse(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError> {
+        self.analysts.run(query).await
+    }
+
+    fn database(&self) -> &str {
+        self.connector.database()
     }
 }
 

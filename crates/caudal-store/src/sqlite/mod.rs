@@ -1,5 +1,6 @@
 //! SQLite in one file beside the process: one thread writes, several read.
 
+mod analyst;
 mod append;
 mod catalogue;
 mod error;
@@ -20,14 +21,17 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::ports::{Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
+use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
 use caudal_core::topic::TopicName;
 use futures_util::stream::BoxStream;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+pub use analyst::AnalystConfig;
+use analyst::Analysts;
 use error::store_error;
 use readers::Readers;
 use writer::Writer;
@@ -48,11 +52,18 @@ pub struct SqliteConfig {
     pub statement_timeout: Duration,
     /// Names this process in the ledger.
     pub instance: String,
+    pub analysts: AnalystConfig,
 }
 
 impl SqliteConfig {
     pub fn new(path: impl Into<PathBuf>, instance: impl Into<String>) -> Self {
-        Self { path: path.into(), readers: 4, statement_timeout: Duration::from_secs(30), instance: instance.into() }
+        Self {
+            path: path.into(),
+            readers: 4,
+            statement_timeout: Duration::from_secs(30),
+            instance: instance.into(),
+            analysts: AnalystConfig::default(),
+        }
     }
 }
 
@@ -62,6 +73,7 @@ pub struct SqliteStore {
     writer: Writer,
     points: Readers,
     streams: Readers,
+    analysts: Analysts,
 }
 
 impl SqliteStore {
@@ -70,7 +82,8 @@ impl SqliteStore {
         let conn = open_for_writing(&config.path).map_err(store_error)?;
         let points = Readers::start(&config.path, POINT_READERS, config.statement_timeout)?;
         let streams = Readers::start(&config.path, config.readers, config.statement_timeout)?;
-        Ok(Self { writer: Writer::start(conn, config.instance)?, points, streams })
+        let analysts = Analysts::new(&config.path, &config.analysts);
+        Ok(Self { writer: Writer::start(conn, config.instance)?, points, streams, analysts })
     }
 }
 
@@ -141,6 +154,17 @@ impl Read for SqliteStore {
         limit: usize,
     ) -> Result<(RowBatch, TailMark), StoreError> {
         read::tail(self, table, from, limit).await
+    }
+}
+
+#[async_trait]
+impl Analyse for SqliteStore {
+    async fn analyse(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError> {
+        self.analysts.run(query).await
+    }
+
+    fn database(&self) -> &str {
+        self.analysts.database()
     }
 }
 
