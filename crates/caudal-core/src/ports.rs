@@ -169,6 +169,9 @@ pub trait Read: Send + Sync {
     /// The rows of a plan as a stream of batches, in bounded memory however long it is. Dropping the stream ends the read.
     async fn read(&self, plan: ReadPlan) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError>;
 
+    /// What the plan will cost, without running it.
+    async fn estimate(&self, plan: &ReadPlan) -> Result<Estimate, StoreError>;
+
     /// How many rows the plan's filters match, limit and offset ignored.
     async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError>;
 
@@ -191,6 +194,15 @@ pub trait Analyse: Send + Sync {
 
     /// The name of the database.
     fn database(&self) -> &str;
+}
+
+/// What a store expects of a read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// PostgreSQL: the planner's cost. SQLite: the rows that are looked at.
+    pub cost: f64,
+    /// The statement that makes an index for this read, in the store's SQL, when one could help.
+    pub index: Option<String>,
 }
 
 /// A place in a table's order of commits; opaque outside the store that gave it.

@@ -25,6 +25,7 @@ pub mod webhook;
 mod whole;
 
 pub use guard::Access;
+pub use read::bounds::ReadBounds;
 pub use routes::router;
 pub use server::{ServerConfig, serve};
 pub use state::{App, HttpConfig};

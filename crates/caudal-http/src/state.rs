@@ -10,6 +10,7 @@ use prometheus_client::registry::Registry;
 use crate::aws;
 use crate::fetch::Fetch;
 use crate::health::RequestMetrics;
+use crate::read::bounds::ReadBounds;
 use crate::read::cache::RecordCache;
 use crate::sns::{AllowedTopics, Certificates};
 use crate::sql::SqlConfig;
@@ -38,6 +39,7 @@ pub struct HttpConfig {
     pub aws_keys: aws::Keys,
     pub fetch: Fetch,
     pub sql: SqlConfig,
+    pub read: ReadBounds,
 }
 
 impl Default for HttpConfig {
@@ -54,6 +56,7 @@ impl Default for HttpConfig {
             aws_keys: aws::Keys::default(),
             fetch: Fetch::default(),
             sql: SqlConfig::default(),
+            read: ReadBounds::default(),
         }
     }
 }

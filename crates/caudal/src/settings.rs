@@ -18,6 +18,7 @@ pub(crate) struct Settings {
     pub(crate) http: Http,
     pub(crate) store: Store,
     pub(crate) broker: Broker,
+    pub(crate) read: Read,
     pub(crate) sql: Sql,
     pub(crate) log: Log,
     pub(crate) topics: BTreeMap<String, Topic>,
@@ -30,6 +31,7 @@ impl Default for Settings {
             http: Http::default(),
             store: Store::default(),
             broker: Broker::default(),
+            read: Read::default(),
             sql: Sql::default(),
             log: Log::default(),
             topics: BTreeMap::new(),
@@ -139,6 +141,18 @@ impl Default for Broker {
             retention_bytes: 1024 * 1024 * 1024,
         }
     }
+}
+
+/// Bounds on one read of a table; 0 is none. `store.statement_timeout_ms` bounds its time.
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Read {
+    /// Rows of one answer.
+    pub(crate) rows_max: u64,
+    /// Bytes of one answer's rows in binary.
+    pub(crate) bytes_max: u64,
+    /// PostgreSQL: of the planner's cost. SQLite: of the rows that are looked at.
+    pub(crate) cost_max: f64,
 }
 
 /// SQL of analysts: `/v1/sql` and `/{db}/q=`.

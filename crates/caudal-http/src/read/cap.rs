@@ -38,6 +38,8 @@ pub(crate) struct Capped {
     pub(crate) rows: Rows,
     /// There is more than `rows`.
     pub(crate) truncated: bool,
+    /// How many there are in `rows`, when there is more.
+    pub(crate) kept: u64,
 }
 
 impl Capped {
@@ -70,11 +72,12 @@ impl Capped {
                 true => Err(StoreError::Setup("the answer is larger than its cap: ask for less of it".into())),
             }
         });
-        Ok(Self { rows: head.chain(rest).boxed(), truncated: false })
+        Ok(Self { rows: head.chain(rest).boxed(), truncated: false, kept: 0 })
     }
 
     fn of(head: Vec<RowBatch>, truncated: bool) -> Self {
-        Self { rows: futures_util::stream::iter(head.into_iter().map(Ok)).boxed(), truncated }
+        let kept = head.iter().map(|batch| batch.len() as u64).sum();
+        Self { rows: futures_util::stream::iter(head.into_iter().map(Ok)).boxed(), truncated, kept }
     }
 }
 

@@ -11,6 +11,8 @@ use futures_util::stream::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
 use super::answer::{Media, chained, stream};
+use super::bounds;
+use super::cap::Capped;
 use super::grammar;
 use super::render::{Encoding, Renderer};
 use crate::problem::{Problem, choices, excerpt};
@@ -35,16 +37,26 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     };
     let mut plan = grammar::parse(table, query)?;
     let media = Media::of(headers)?;
+    bounds::affordable(app, &plan).await?;
     let total = match counts(headers) {
-        true => Some(app.engine.store.count(&plan).await?),
+        true => {
+            // A count looks at every row that matches, however few are answered.
+            let whole = ReadPlan { limit: None, offset: 0, order: Vec::new(), ..plan.clone() };
+            bounds::affordable(app, &whole).await?;
+            Some(app.engine.store.count(&plan).await?)
+        }
         false => None,
     };
     if media == Media::Singular {
         plan.limit = Some(plan.limit.unwrap_or(2).min(2));
     }
+    let mut more = bounds::cut(app, &mut plan).await?;
     let range = content_range(&plan, total);
     let renderer = renderer(&plan, media);
-    let mut rows = app.engine.store.read(plan).await?;
+    let capped = Capped::start(app.engine.store.read(plan.clone()).await?, app.config.read.caps()).await?;
+    let kept = if capped.truncated { capped.kept } else { plan.limit.unwrap_or_default() };
+    more |= capped.truncated;
+    let mut rows = capped.rows;
     // The first batch decides the status: a read that fails at once is an error, not a broken 200.
     let first = rows.next().await.transpose()?;
     let mut response = match media {
@@ -53,6 +65,9 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         _ => stream(renderer, chained(first, rows)).into_response(),
     };
     media.describe(response.headers_mut());
+    if more {
+        bounds::say_cut(&mut response, &plan, query, kept);
+    }
     if let Some((range, partial)) = range
         && let Ok(range) = HeaderValue::from_str(&range)
     {

@@ -6,6 +6,7 @@ mod catalogue;
 mod closing;
 mod connect;
 mod copy;
+mod cost;
 mod error;
 mod existing;
 mod get;
@@ -26,7 +27,9 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::ports::{
+    Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Estimate, Operate, Read, TailMark,
+};
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
 use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
@@ -56,6 +59,7 @@ pub struct PostgresStore {
     askers: Arc<Pool>,
     points: PointReads,
     analysts: Analysts,
+    costs: cost::Costs,
     /// Tables in which duplicates were seen lately: how many batches still go the careful way first.
     careful: Mutex<HashMap<String, u32>>,
     instance: String,
@@ -75,6 +79,7 @@ impl PostgresStore {
             askers: Pool::new(connector.clone(), ASKERS, &config),
             points: PointReads::new(connector.clone(), config.idle_max),
             analysts: Analysts::new(&config)?,
+            costs: cost::Costs::default(),
             connector,
             careful: Mutex::default(),
             begin: connect::begin(&config),
@@ -134,6 +139,10 @@ impl Read for PostgresStore {
 
     async fn read(&self, plan: ReadPlan) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
         read::read(self, plan).await
+    }
+
+    async fn estimate(&self, plan: &ReadPlan) -> Result<Estimate, StoreError> {
+        cost::estimate(self, plan).await
     }
 
     async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError> {

@@ -3,6 +3,7 @@
 mod analyst;
 mod append;
 mod catalogue;
+mod cost;
 mod error;
 mod operate;
 mod read;
@@ -21,7 +22,9 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Operate, Read, TailMark};
+use caudal_core::ports::{
+    Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Estimate, Operate, Read, TailMark,
+};
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
 use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
@@ -141,6 +144,10 @@ impl Read for SqliteStore {
 
     async fn read(&self, plan: ReadPlan) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError> {
         read::read(self, plan).await
+    }
+
+    async fn estimate(&self, plan: &ReadPlan) -> Result<Estimate, StoreError> {
+        cost::estimate(self, plan).await
     }
 
     async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError> {
