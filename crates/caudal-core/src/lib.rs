@@ -24,5 +24,6 @@ pub mod rejection;
 pub mod relations;
 pub mod row;
 pub mod schema;
+pub mod sql;
 pub mod time;
 pub mod topic;

@@ -26,3 +26,7 @@ pub const TOPIC_NAME_BYTES_MAX: usize = 63;
 pub const READ_TERMS_MAX: usize = 32;
 /// Values of one `in.(…)` filter.
 pub const READ_IN_VALUES_MAX: usize = 1_000;
+/// UTF-8 bytes of one SQL statement of an analyst.
+pub const SQL_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of one row that an analyst's statement makes; the largest record is well below.
+pub const SQL_ROW_BYTES_MAX: usize = 8 * 1024 * 1024;

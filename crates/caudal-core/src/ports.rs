@@ -19,6 +19,7 @@ use crate::plan::ReadPlan;
 use crate::relations::Relations;
 use crate::row::{RowBatch, field};
 use crate::schema::{Column, Table};
+use crate::sql::{SqlAnswer, SqlError, SqlQuery};
 use crate::time::Instant;
 use crate::topic::TopicName;
 
@@ -180,6 +181,9 @@ pub trait Read: Send + Sync {
     /// The rows of a plan as a stream of batches, in bounded memory however long it is. Dropping the stream ends the read.
     async fn read(&self, plan: ReadPlan) -> Result<BoxStream<'static, Result<RowBatch, StoreError>>, StoreError>;
 
+    /// What the plan will cost, without running it.
+    async fn estimate(&self, plan: &ReadPlan) -> Result<Estimate, StoreError>;
+
     /// How many rows the plan's filters match, limit and offset ignored.
     async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError>;
 
@@ -213,6 +217,26 @@ pub trait Read: Send + Sync {
 /// See [`Read::exclusive`].
 pub type Exclusive = Box<dyn std::any::Any + Send + Sync>;
 
+/// SQL that others wrote: called by HTTP for analysts.
+#[async_trait]
+pub trait Analyse: Send + Sync {
+    /// Runs one statement that reads and nothing else, within the store's own bounds on time and on the size of a row. What a
+    /// statement does to its session or to the database, if it finds a way, does not outlive it.
+    async fn analyse(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError>;
+
+    /// The name of the database.
+    fn database(&self) -> &str;
+}
+
+/// What a store expects of a read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Estimate {
+    /// PostgreSQL: the planner's cost. SQLite: the rows that are looked at.
+    pub cost: f64,
+    /// The statement that makes an index for this read, in the store's SQL, when one could help.
+    pub index: Option<String>,
+}
+
 /// A place in a table's order of commits; opaque outside the store that gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TailMark(pub String);
@@ -238,9 +262,9 @@ pub trait Operate: Send + Sync {
 }
 
 /// Everything a store does.
-pub trait Store: Append + Catalogue + Read + Operate {}
+pub trait Store: Append + Catalogue + Read + Analyse + Operate {}
 
-impl<T: Append + Catalogue + Read + Operate> Store for T {}
+impl<T: Append + Catalogue + Read + Analyse + Operate> Store for T {}
 
 /// Publishing to a broker.
 #[async_trait]

@@ -19,11 +19,13 @@ mod read;
 mod routes;
 pub mod server;
 pub mod sns;
+pub mod sql;
 mod state;
 pub mod webhook;
 mod whole;
 
 pub use guard::Access;
+pub use read::bounds::ReadBounds;
 pub use routes::router;
 pub use server::{ServerConfig, serve};
 pub use state::{App, HttpConfig};

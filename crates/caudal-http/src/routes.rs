@@ -10,13 +10,14 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
 use axum::response::Response;
 use axum::routing::{get, post, put};
+use http::Method;
 use tower::{Layer, Service};
 
 use crate::problem::Problem;
 use crate::publish::{self, publish};
 use crate::read::{find, record, table, tail};
 use crate::state::App;
-use crate::{aws, compat, console, health, operate, sns, webhook};
+use crate::{aws, compat, console, health, operate, sns, sql, webhook};
 
 /// Every route of Caudal.
 pub fn router(app: Arc<App>) -> Router {
@@ -35,6 +36,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/dead-letters/{id}/redrive", post(operate::redrive))
         .route("/v1/reconcile", get(operate::reconcile))
         .route("/rest/v1/{table}", get(table::table).fallback(find::other_method))
+        .route("/v1/sql", get(sql::get).post(sql::post))
         .route("/ingresar-datos", post(compat::ingest))
         .route("/ingresar-datos/", post(compat::ingest))
         .route("/data/{id}", get(compat::data))
@@ -50,14 +52,14 @@ pub fn router(app: Arc<App>) -> Router {
         .route(&format!("/{}/{{queue}}", aws::ACCOUNT), post(aws::door))
         .method_not_allowed_fallback(publish::method_not_allowed)
         .layer(MeasureLayer { app: app.clone() })
-        .fallback(not_found)
+        .fallback(elsewhere)
         .with_state(app)
 }
 
 /// `/v1/dead-letters` is the table under its own name, with the same grammar.
 async fn dead_letters(
     state: State<Arc<App>>,
-    method: http::Method,
+    method: Method,
     query: axum::extract::RawQuery,
     headers: http::HeaderMap,
 ) -> Response {
@@ -65,8 +67,16 @@ async fn dead_letters(
     table::table(state, method, axum::extract::Path(name), query, headers).await
 }
 
-async fn not_found() -> Problem {
-    Problem::not_found("there is no such path; / shows what there is")
+/// `GET /{db}/q=…`, whose second part no pattern of the router can name, and whatever is not there.
+async fn elsewhere(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
+    let (head, _) = request.into_parts();
+    match sql::of_path(&head.uri) {
+        None => Err(Problem::not_found("there is no such path; / shows what there is")),
+        Some(_) if matches!(head.method, Method::GET | Method::HEAD) => {
+            sql::in_path(&app, &head.method, &head.uri, &head.headers).await
+        }
+        Some(_) => Err(publish::method_not_allowed().await.header(http::header::ALLOW, "GET,HEAD")),
+    }
 }
 
 /// Times each request under its route's pattern, so that ids and names do not become labels.

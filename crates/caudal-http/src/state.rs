@@ -10,8 +10,10 @@ use prometheus_client::registry::Registry;
 use crate::aws;
 use crate::fetch::Fetch;
 use crate::health::RequestMetrics;
+use crate::read::bounds::ReadBounds;
 use crate::read::cache::RecordCache;
 use crate::sns::{AllowedTopics, Certificates};
+use crate::sql::SqlConfig;
 use crate::webhook::Webhook;
 
 /// What a deployment may tune over HTTP.
@@ -36,6 +38,8 @@ pub struct HttpConfig {
     /// Who may publish with an AWS SDK.
     pub aws_keys: aws::Keys,
     pub fetch: Fetch,
+    pub sql: SqlConfig,
+    pub read: ReadBounds,
 }
 
 impl Default for HttpConfig {
@@ -51,6 +55,8 @@ impl Default for HttpConfig {
             webhooks: HashMap::new(),
             aws_keys: aws::Keys::default(),
             fetch: Fetch::default(),
+            sql: SqlConfig::default(),
+            read: ReadBounds::default(),
         }
     }
 }

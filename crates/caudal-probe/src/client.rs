@@ -37,7 +37,9 @@ fn describe(status: u16, problem: &Value) -> String {
     let text = |name: &str| problem[name].as_str().unwrap_or_default().to_owned();
     let code = if problem["caudal_code"].is_string() { text("caudal_code") } else { text("code") };
     let pointer = if problem["pointer"].is_string() { format!(" (at {})", text("pointer")) } else { String::new() };
-    format!("{status} {code}: {}{pointer}", text("detail"))
+    let place = problem["position"].as_u64().map(|at| format!(" (at character {at})")).unwrap_or_default();
+    let hint = if problem["hint"].is_string() { format!("; {}", text("hint")) } else { String::new() };
+    format!("{status} {code}: {}{pointer}{place}{hint}", text("detail"))
 }
 
 /// A success.
@@ -84,6 +86,18 @@ impl Client {
 
     pub async fn post(&self, path: &str, media: &str, body: impl Into<Body>) -> Result<Answer, ClientError> {
         self.whole(self.request(Method::POST, path).header("content-type", media).body(body)).await
+    }
+
+    /// Posts and asks for another media type than JSON.
+    pub async fn post_as(
+        &self,
+        path: &str,
+        media: &str,
+        body: impl Into<Body>,
+        accept: &str,
+    ) -> Result<Response, ClientError> {
+        let request = self.request(Method::POST, path).header("content-type", media).header("accept", accept);
+        self.send(request.body(body)).await
     }
 
     pub async fn put(&self, path: &str, media: &str, body: impl Into<Body>) -> Result<Answer, ClientError> {

@@ -7,6 +7,8 @@
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod compare;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod cost;
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod migration;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod settle;

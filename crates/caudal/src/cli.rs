@@ -44,7 +44,7 @@ pub(crate) enum Command {
     Lambda(ConfigArgs),
     /// Send a file or standard input to a topic
     Publish(PublishArgs),
-    /// Read rows of a table
+    /// Read rows of a table, or the answer to a statement in SQL
     Query(QueryArgs),
     /// Follow new records of a topic
     Tail(TailArgs),
@@ -171,12 +171,16 @@ pub(crate) enum OutputFormat {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson\n  caudal query flights --format parquet > flights.parquet"
+    after_help = "Examples:\n  caudal query flights limit=5\n  caudal query flights select=carrier,flight,distance distance=gte.2000 order=distance.desc limit=10\n  caudal query _dead_letters reason=eq.schema --format ndjson\n  caudal query flights --format parquet > flights.parquet\n  caudal query --sql 'select carrier, count(*) from flights group by 1 order by 2 desc'"
 )]
 pub(crate) struct QueryArgs {
-    pub(crate) table: String,
+    #[arg(required_unless_present = "sql", conflicts_with = "sql")]
+    pub(crate) table: Option<String>,
     /// select=…, order=…, limit=…, offset=…, or <column>=<operator>.<value>
     pub(crate) terms: Vec<String>,
+    /// One statement that reads, instead of a table; - reads it from standard input
+    #[arg(long, value_name = "STATEMENT")]
+    pub(crate) sql: Option<String>,
     /// How to print; a table on a terminal, else NDJSON
     #[arg(long, value_enum)]
     pub(crate) format: Option<OutputFormat>,

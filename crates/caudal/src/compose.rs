@@ -69,6 +69,8 @@ pub(crate) fn store(loaded: &Loaded) -> Result<Arc<dyn Store>> {
             let mut config = caudal_store::sqlite::SqliteConfig::new(path, instance());
             config.readers = settings.readers;
             config.statement_timeout = statement_timeout;
+            config.analysts.connections = loaded.settings.sql.connections;
+            config.analysts.statement_timeout = Duration::from_millis(loaded.settings.sql.statement_timeout_ms);
             Ok(Arc::new(caudal_store::sqlite::SqliteStore::open(config)?))
         }
         #[cfg(feature = "postgres")]
@@ -79,9 +81,21 @@ pub(crate) fn store(loaded: &Loaded) -> Result<Arc<dyn Store>> {
             config.statement_timeout = statement_timeout;
             config.transaction_pooling = settings.transaction_pooling;
             config.idle_max = (settings.idle_ms_max > 0).then(|| Duration::from_millis(settings.idle_ms_max));
+            config.analysts = analysts(loaded);
             Ok(Arc::new(caudal_store::postgres::PostgresStore::new(config)?))
         }
         _ => bail!("store.url is {}; it starts with sqlite: or postgres://", settings.url),
+    }
+}
+
+#[cfg(feature = "postgres")]
+fn analysts(loaded: &Loaded) -> caudal_store::postgres::AnalystConfig {
+    let sql = &loaded.settings.sql;
+    caudal_store::postgres::AnalystConfig {
+        role: (!sql.role.is_empty()).then(|| sql.role.clone()),
+        refuse_superuser: !loaded.is_local(),
+        connections: sql.connections,
+        statement_timeout: Duration::from_millis(sql.statement_timeout_ms),
     }
 }
 

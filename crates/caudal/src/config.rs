@@ -11,7 +11,7 @@ use caudal_http::keys::KeyHash;
 use toml::{Table, Value};
 
 use crate::secret::SecretUrl;
-use crate::settings::{COMPAT_TOPIC, Settings, Topic};
+use crate::settings::{COMPAT_TOPIC, Local, Settings, SqlEnabled, Topic};
 
 const FILE: &str = "caudal.toml";
 const PREFIX: &str = "CAUDAL_";
@@ -195,6 +195,25 @@ impl Loaded {
         }
     }
 
+    /// Whether only this machine can reach the server that these settings describe.
+    pub(crate) fn is_local(&self) -> bool {
+        #[cfg(feature = "lambda")]
+        if in_lambda() {
+            return false;
+        }
+        let listen = self.settings.http.listen.as_str();
+        let name = listen.rsplit_once(':').map_or(listen, |(name, _)| name);
+        listen.parse::<SocketAddr>().map_or(name.eq_ignore_ascii_case("localhost"), |listen| listen.ip().is_loopback())
+    }
+
+    /// Whether analysts may send SQL. Where others can reach the server somebody has to have said so.
+    pub(crate) fn sql_enabled(&self) -> bool {
+        match self.settings.sql.enabled {
+            SqlEnabled::Always(enabled) => enabled,
+            SqlEnabled::When(Local::Local) => self.is_local(),
+        }
+    }
+
     fn key_hashes(&self) -> Result<Vec<KeyHash>> {
         let hashes = self.settings.http.keys.iter().map(|text| {
             KeyHash::parse(text).with_context(|| {
@@ -291,6 +310,21 @@ mod tests {
         let open = with(&[("CAUDAL_HTTP__ALLOW_ANYONE_WITHOUT_A_KEY", "true")]).unwrap();
         assert!(matches!(open.access_from_anywhere(), Ok(Access::Open)));
         assert!(with(&[("CAUDAL_HTTP__KEYS", "[\"k\"]")]).unwrap().access_from_anywhere().is_err());
+    }
+
+    #[test]
+    fn sql_is_off_where_others_can_reach_unless_it_is_switched_on() {
+        let enabled = |environment: &[(&str, &str)]| with(environment).unwrap().sql_enabled();
+        assert!(enabled(&[]));
+        for listen in ["[::1]:1", "localhost:1"] {
+            assert!(enabled(&[("CAUDAL_HTTP__LISTEN", listen)]), "{listen}");
+        }
+        for listen in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "host.example:1"] {
+            assert!(!enabled(&[("CAUDAL_HTTP__LISTEN", listen)]), "{listen}");
+            assert!(enabled(&[("CAUDAL_HTTP__LISTEN", listen), ("CAUDAL_SQL__ENABLED", "true")]), "{listen}");
+        }
+        assert!(!enabled(&[("CAUDAL_SQL__ENABLED", "false")]));
+        assert!(with(&[("CAUDAL_SQL__ENABLED", "sometimes")]).is_err());
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) store: Store,
     pub(crate) broker: Broker,
     pub(crate) read: Read,
+    pub(crate) sql: Sql,
     pub(crate) log: Log,
     pub(crate) topics: BTreeMap<String, Topic>,
 }
@@ -31,6 +32,7 @@ impl Default for Settings {
             store: Store::default(),
             broker: Broker::default(),
             read: Read::default(),
+            sql: Sql::default(),
             log: Log::default(),
             topics: BTreeMap::new(),
         }
@@ -149,12 +151,64 @@ pub(crate) struct Read {
     pub(crate) schemas: Vec<String>,
     /// How often those tables are looked at for changes.
     pub(crate) poll_ms: u64,
+    /// Bounds on one read of a table; 0 is none. `store.statement_timeout_ms` bounds its time.
+    ///
+    /// Rows of one answer.
+    pub(crate) rows_max: u64,
+    /// Bytes of one answer's rows in binary.
+    pub(crate) bytes_max: u64,
+    /// PostgreSQL: of the planner's cost. SQLite: of the rows that are looked at.
+    pub(crate) cost_max: f64,
 }
 
 impl Default for Read {
     fn default() -> Self {
-        Self { schemas: Vec::new(), poll_ms: 5_000 }
+        Self { schemas: Vec::new(), poll_ms: 5_000, rows_max: 0, bytes_max: 0, cost_max: 0.0 }
     }
+}
+
+/// SQL of analysts: `/v1/sql` and `/{db}/q=`.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Sql {
+    /// `"local"`: where nobody but this machine can reach the server. `true`, `false`.
+    pub(crate) enabled: SqlEnabled,
+    /// The role that statements run as, which may do nothing but read; PostgreSQL only. Empty: the store's own user.
+    pub(crate) role: String,
+    /// Statements at the same time.
+    pub(crate) connections: usize,
+    /// From the beginning of a statement to the last byte of its answer.
+    pub(crate) statement_timeout_ms: u64,
+    /// Rows of one answer; 0 is no cap.
+    pub(crate) rows_max: u64,
+    /// Bytes of one answer's rows in binary; 0 is no cap.
+    pub(crate) bytes_max: u64,
+}
+
+impl Default for Sql {
+    fn default() -> Self {
+        Self {
+            enabled: SqlEnabled::When(Local::Local),
+            role: String::new(),
+            connections: 4,
+            statement_timeout_ms: 60_000,
+            rows_max: 0,
+            bytes_max: 0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(untagged)]
+pub(crate) enum SqlEnabled {
+    Always(bool),
+    When(Local),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Local {
+    Local,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]

@@ -14,6 +14,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CancelToken, Client, Config, Connection, Error, Row, Socket, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
+use super::analyst::AnalystConfig;
 use super::error::store_error;
 use super::tls::{self, Verify};
 
@@ -34,6 +35,7 @@ pub struct PostgresConfig {
     pub transaction_pooling: bool,
     /// Names this process in the ledger and in `pg_stat_activity`; no two that run at once may share it.
     pub instance: String,
+    pub analysts: AnalystConfig,
 }
 
 impl PostgresConfig {
@@ -46,6 +48,7 @@ impl PostgresConfig {
             idle_max: None,
             transaction_pooling: false,
             instance: instance.into(),
+            analysts: AnalystConfig::default(),
         }
     }
 }
@@ -121,6 +124,11 @@ impl Connector {
     /// A client, and the connection that its caller must drive.
     pub(super) async fn open(&self) -> Result<(Client, Driven), StoreError> {
         self.config.connect(self.tls.clone()).await.map_err(store_error)
+    }
+
+    /// As the server chooses: the user's name where the URL names none.
+    pub(super) fn database(&self) -> &str {
+        self.config.get_dbname().or(self.config.get_user()).unwrap_or_default()
     }
 
     pub(super) async fn connect(&self) -> Result<Conn, StoreError> {

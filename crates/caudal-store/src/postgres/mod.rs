@@ -1,11 +1,13 @@
 //! PostgreSQL 14 or later, and what speaks its protocol: Aurora, Citus, PgBouncer in front of one.
 
+mod analyst;
 mod append;
 mod catalogue;
 mod changes;
 mod closing;
 mod connect;
 mod copy;
+mod cost;
 mod error;
 mod existing;
 mod get;
@@ -29,15 +31,20 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Exclusive, Operate, Read, TailMark};
+use caudal_core::ports::{
+    Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Estimate, Exclusive, Operate, Read, TailMark,
+};
 use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
+use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
 use caudal_core::topic::TopicName;
 use foldhash::HashMap;
 use futures_util::stream::BoxStream;
 use uuid::Uuid;
 
+pub use analyst::AnalystConfig;
+use analyst::Analysts;
 use connect::Connector;
 pub use connect::PostgresConfig;
 use get::PointReads;
@@ -57,6 +64,8 @@ pub struct PostgresStore {
     /// Short statements: accounting, dead letters, tails, pings. Never held by a consumer.
     askers: Arc<Pool>,
     points: PointReads,
+    analysts: Analysts,
+    costs: cost::Costs,
     /// Tables in which duplicates were seen lately: how many batches still go the careful way first.
     careful: Mutex<HashMap<String, u32>>,
     /// Told by reads that met a table which is not what its catalogue says.
@@ -77,6 +86,8 @@ impl PostgresStore {
             readers: Pool::new(Connector::for_streams(&config)?, config.readers, &config),
             askers: Pool::new(connector.clone(), ASKERS, &config),
             points: PointReads::new(connector.clone(), config.idle_max),
+            analysts: Analysts::new(&config)?,
+            costs: cost::Costs::default(),
             connector,
             careful: Mutex::default(),
             changed: Arc::default(),
@@ -151,6 +162,10 @@ impl Read for PostgresStore {
         read::read(self, plan).await
     }
 
+    async fn estimate(&self, plan: &ReadPlan) -> Result<Estimate, StoreError> {
+        cost::estimate(self, plan).await
+    }
+
     async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError> {
         read::count(self, plan).await
     }
@@ -174,6 +189,17 @@ impl Read for PostgresStore {
 
     async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
         changes::exclusive(self, name).await
+    }
+}
+
+#[async_trait]
+impl Analyse for PostgresStore {
+    async fn analyse(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError> {
+        self.analysts.run(query).await
+    }
+
+    fn database(&self) -> &str {
+        self.connector.database()
     }
 }
 

@@ -24,6 +24,20 @@ pub(super) fn type_of(ty: ColumnType) -> Type {
     }
 }
 
+/// The type's name where a statement casts to it.
+pub(super) fn type_name(ty: ColumnType) -> &'static str {
+    match ty {
+        ColumnType::Int8 => "pg_catalog.int8",
+        ColumnType::Float8 => "pg_catalog.float8",
+        ColumnType::Text => "pg_catalog.text",
+        ColumnType::Bool => "pg_catalog.bool",
+        ColumnType::Timestamptz => "pg_catalog.timestamptz",
+        ColumnType::Date => "pg_catalog.date",
+        ColumnType::Uuid => "pg_catalog.uuid",
+        ColumnType::Jsonb => "pg_catalog.jsonb",
+    }
+}
+
 pub(super) fn array_of(ty: ColumnType) -> Type {
     match ty {
         ColumnType::Int8 => Type::INT8_ARRAY,

@@ -1,8 +1,10 @@
 //! SQLite in one file beside the process: one thread writes, several read.
 
+mod analyst;
 mod append;
 mod catalogue;
 mod changes;
+mod cost;
 mod error;
 mod functions;
 mod operate;
@@ -23,16 +25,21 @@ use caudal_core::dead_letter::KeptDeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
-use caudal_core::ports::{Append, AppendBatch, Appended, Catalogue, DriftReport, Exclusive, Operate, Read, TailMark};
+use caudal_core::ports::{
+    Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Estimate, Exclusive, Operate, Read, TailMark,
+};
 use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
+use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
 use caudal_core::topic::TopicName;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
 use rusqlite::Connection;
 use uuid::Uuid;
 
+pub use analyst::AnalystConfig;
+use analyst::Analysts;
 use error::store_error;
 use readers::Readers;
 use writer::Writer;
@@ -53,11 +60,18 @@ pub struct SqliteConfig {
     pub statement_timeout: Duration,
     /// Names this process in the ledger.
     pub instance: String,
+    pub analysts: AnalystConfig,
 }
 
 impl SqliteConfig {
     pub fn new(path: impl Into<PathBuf>, instance: impl Into<String>) -> Self {
-        Self { path: path.into(), readers: 4, statement_timeout: Duration::from_secs(30), instance: instance.into() }
+        Self {
+            path: path.into(),
+            readers: 4,
+            statement_timeout: Duration::from_secs(30),
+            instance: instance.into(),
+            analysts: AnalystConfig::default(),
+        }
     }
 }
 
@@ -68,6 +82,7 @@ pub struct SqliteStore {
     writer: Writer,
     points: Readers,
     streams: Readers,
+    analysts: Analysts,
 }
 
 impl SqliteStore {
@@ -76,7 +91,8 @@ impl SqliteStore {
         let conn = open_for_writing(&config.path).map_err(store_error)?;
         let points = Readers::start(&config.path, POINT_READERS, config.statement_timeout)?;
         let streams = Readers::start(&config.path, config.readers, config.statement_timeout)?;
-        Ok(Self { path: config.path, writer: Writer::start(conn, config.instance)?, points, streams })
+        let analysts = Analysts::new(&config.path, &config.analysts);
+        Ok(Self { path: config.path, writer: Writer::start(conn, config.instance)?, points, streams, analysts })
     }
 }
 
@@ -150,6 +166,10 @@ impl Read for SqliteStore {
         read::read(self, plan).await
     }
 
+    async fn estimate(&self, plan: &ReadPlan) -> Result<Estimate, StoreError> {
+        cost::estimate(self, plan).await
+    }
+
     async fn count(&self, plan: &ReadPlan) -> Result<u64, StoreError> {
         read::count(self, plan).await
     }
@@ -173,6 +193,17 @@ impl Read for SqliteStore {
 
     async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
         changes::exclusive(&self.path, name)
+    }
+}
+
+#[async_trait]
+impl Analyse for SqliteStore {
+    async fn analyse(&self, query: SqlQuery) -> Result<SqlAnswer, SqlError> {
+        self.analysts.run(query).await
+    }
+
+    fn database(&self) -> &str {
+        self.analysts.database()
     }
 }
 

@@ -125,7 +125,8 @@ fn hex(bytes: &[u8]) -> String {
     text
 }
 
-fn write(out: &mut RowWriter<'_>, ty: ColumnType, value: ValueRef<'_>) -> Option<()> {
+/// A value as one of the column's type; `None` when it is none.
+pub(super) fn write(out: &mut RowWriter<'_>, ty: ColumnType, value: ValueRef<'_>) -> Option<()> {
     let text = || value.as_str().ok();
     match (ty, value) {
         (_, ValueRef::Null) => out.null(),

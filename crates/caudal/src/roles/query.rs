@@ -1,4 +1,4 @@
-//! `caudal query`: rows of a table, as a table, JSON, NDJSON, CSV, Parquet or Arrow.
+//! `caudal query`: rows of a table, or of a statement in SQL, as a table, JSON, NDJSON, CSV, Parquet or Arrow.
 
 use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
@@ -23,12 +23,8 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
     if matches!(format, OutputFormat::Parquet | OutputFormat::Arrow) && std::io::stdout().is_terminal() {
         bail!(
             "this format is not for a terminal: send it to a file or a program, as in `caudal query … > {}`",
-            args.table
+            args.table.as_deref().unwrap_or("rows")
         );
-    }
-    let mut terms = args.terms.clone();
-    if format == OutputFormat::Table && !terms.iter().any(|t| t.starts_with("limit=")) {
-        terms.push(format!("limit={}", TABLE_ROWS_MAX + 1));
     }
     let accept = match format {
         OutputFormat::Table | OutputFormat::Json => "application/json",
@@ -37,8 +33,11 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
         OutputFormat::Parquet => "application/vnd.apache.parquet",
         OutputFormat::Arrow => "application/vnd.apache.arrow.stream",
     };
-    let path = format!("/rest/v1/{}?{}", args.table, query_string(&terms));
-    let mut response = client.get_as(&path, accept).await?;
+    let limit = (format == OutputFormat::Table).then_some(TABLE_ROWS_MAX + 1);
+    let mut response = match &args.sql {
+        Some(statement) => client.post_as(&sql_path(limit), "application/sql", text_of(statement)?, accept).await?,
+        None => client.get_as(&table_path(&args, limit), accept).await?,
+    };
     if format == OutputFormat::Table {
         let body = response.bytes().await.map_err(|e| ClientError::Broken(e.to_string()))?;
         let mut rows: Vec<serde_json::Value> = serde_json::from_slice(&body)?;
@@ -46,7 +45,7 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
         rows.truncate(TABLE_ROWS_MAX);
         print_table(&rows);
         if more {
-            eprintln!("(more than {TABLE_ROWS_MAX} rows; add limit= and offset=, or --format ndjson for all)");
+            eprintln!("(more than {TABLE_ROWS_MAX} rows; ask for fewer, or take --format ndjson for all)");
         }
         return Ok(ExitCode::SUCCESS);
     }
@@ -59,4 +58,26 @@ pub(crate) async fn run(args: QueryArgs) -> Result<ExitCode> {
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Without a limit of the caller's own, as many rows as are printed and one more.
+fn table_path(args: &QueryArgs, limit: Option<usize>) -> String {
+    let mut terms = args.terms.clone();
+    if let Some(limit) = limit
+        && !terms.iter().any(|t| t.starts_with("limit="))
+    {
+        terms.push(format!("limit={limit}"));
+    }
+    format!("/rest/v1/{}?{}", args.table.as_deref().unwrap_or_default(), query_string(&terms))
+}
+
+fn sql_path(limit: Option<usize>) -> String {
+    limit.map_or_else(|| "/v1/sql".to_owned(), |limit| format!("/v1/sql?limit={limit}"))
+}
+
+fn text_of(statement: &str) -> Result<String> {
+    match statement {
+        "-" => Ok(std::io::read_to_string(std::io::stdin())?),
+        statement => Ok(statement.to_owned()),
+    }
 }

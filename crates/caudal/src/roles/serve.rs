@@ -8,7 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use caudal_core::error::StoreError;
 use caudal_engine::Engine;
-use caudal_http::{App, HttpConfig, ServerConfig, router};
+use caudal_http::sql::SqlConfig;
+use caudal_http::{App, HttpConfig, ReadBounds, ServerConfig, router};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -128,6 +129,16 @@ pub(super) fn http_config(loaded: &Loaded) -> Result<HttpConfig> {
         wait_default: Duration::from_millis(http.wait_ms),
         record_cache_bytes: http.record_cache_bytes,
         compat_topic: http.compat_topic.clone(),
+        read: ReadBounds {
+            rows_max: loaded.settings.read.rows_max,
+            bytes_max: loaded.settings.read.bytes_max,
+            cost_max: loaded.settings.read.cost_max,
+        },
+        sql: SqlConfig {
+            enabled: loaded.sql_enabled(),
+            rows_max: loaded.settings.sql.rows_max,
+            bytes_max: loaded.settings.sql.bytes_max,
+        },
         ..HttpConfig::default()
     };
     doors::open(&loaded.settings, config)

@@ -15,6 +15,7 @@ mod found;
 mod publish;
 mod raw_input;
 mod read;
+mod sql;
 mod tail;
 mod tools;
 mod webhook;
@@ -77,6 +78,9 @@ pub(crate) struct Context {
     pub(crate) server: Server,
     pub(crate) api: Api,
     pub(crate) queued: bool,
+    /// The database's URL, on PostgreSQL.
+    pub(crate) database: Option<String>,
+    pub(crate) on_postgres: bool,
 }
 
 impl Context {
@@ -153,6 +157,7 @@ const CASES: &[Case] = cases! {
     dead_letters: seven_bad_rows, by_command, by_filter, of_a_conflict;
     evolve: keeps, rejects, adds;
     read: record_and_cache, table, formats, filters, singular_and_counts, suggestions, injections, long_table;
+    sql: answers, forms, mistakes, only_reads, in_the_path, by_command, without_end;
     compat: as_written, arn_and_slash, refusals, by_row_number;
     tail: sees_each_record_once;
     tools: publish_query_receipt, reconcile_and_metrics, probes;
@@ -163,7 +168,10 @@ const CASES: &[Case] = cases! {
 async fn all_cases(store: &str, broker: &str) {
     let mut server = server(store, broker);
     server.start().await.unwrap();
-    let context = Arc::new(Context { api: server.api(), server, queued: broker.starts_with("embedded") });
+    let on_postgres = store != SQLITE;
+    let database = on_postgres.then(|| store.to_owned());
+    let queued = broker.starts_with("embedded");
+    let context = Arc::new(Context { api: server.api(), server, queued, database, on_postgres });
     let wanted = std::env::var("CAUDAL_CASE").unwrap_or_default();
     let mut failed = Vec::new();
     let mut run = 0;

@@ -13,7 +13,7 @@ const ROWS: &str = r#"{"n": 1, "amount": 1.5, "customer": "Ana", "paid": true, "
 {"n": 5, "amount": 100.25}
 "#;
 
-async fn fill(cx: &Context) {
+pub(crate) async fn fill(cx: &Context) {
     cx.send(
         "table",
         "application/x-ndjson",

@@ -121,7 +121,7 @@ async fn a_receipt_says_queued_while_the_store_is_away() {
     assert_eq!(api.get("/readyz").await.unwrap().status, 200);
     assert_eq!(api.get("/health").await.unwrap().status, 503);
     database.start_again().unwrap();
-    let cx = Context { api, server, queued: true };
+    let cx = Context { api, server, queued: true, database: None, on_postgres: false };
     let receipt = cx.until(&id, "stored").await;
     assert_eq!(receipt["key"], "away");
     assert_eq!(cx.publish("notes", &[("idempotency-key", "away")], "{\"a\": 2}", 200).await.status, 200);

@@ -80,10 +80,8 @@ impl Query {
     /// Reads a query string as it stands in a URL. Parameters without a value are passed over, as PostgREST does.
     pub(crate) fn parse(text: &str) -> Result<Self, SyntaxError> {
         let mut query = Self::default();
-        for part in text.split('&') {
-            if let Some((name, value)) = part.split_once('=') {
-                query.parameter(&decode(name)?, &decode(value)?)?;
-            }
+        for (name, value) in pairs(text)? {
+            query.parameter(&name, &value)?;
         }
         Ok(query)
     }
@@ -126,7 +124,7 @@ impl Query {
     }
 }
 
-fn number(name: &str, value: &str) -> Result<i64, SyntaxError> {
+pub(crate) fn number(name: &str, value: &str) -> Result<i64, SyntaxError> {
     value.parse().map_err(|_| SyntaxError::Number { name: name.to_owned(), value: excerpt(value) })
 }
 
@@ -163,6 +161,12 @@ fn term(scan: &mut Scan<'_>) -> Result<Term, SyntaxError> {
     let descending = word(scan, ".desc", ".asc");
     let nulls_first = word(scan, ".nullsfirst", ".nullslast");
     Ok(Term { relation, field, descending, nulls_first })
+}
+
+/// Name and value of each parameter, decoded; those without a value are passed over.
+pub(crate) fn pairs(text: &str) -> Result<Vec<(String, String)>, SyntaxError> {
+    let parts = text.split('&').filter_map(|part| part.split_once('='));
+    parts.map(|(name, value)| Ok((decode(name)?, decode(value)?))).collect()
 }
 
 /// Undoes `+` and percent-encoding; refuses broken escapes, bytes that are not UTF-8, and NUL.
