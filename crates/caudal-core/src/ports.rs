@@ -261,10 +261,34 @@ pub trait Operate: Send + Sync {
     async fn drift(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError>;
 }
 
-/// Everything a store does.
-pub trait Store: Append + Catalogue + Read + Analyse + Operate {}
+/// Retention: called by the sweep. Records of tables that [`expire`](Table::expires) leave, and their keys stay behind.
+#[async_trait]
+pub trait Retain: Send + Sync {
+    /// Removes records that were stored before `before`, the oldest first as far as the store knows, at most `rows_max`, in one
+    /// short transaction; returns how many. Their keys deduplicate from then on as the records did: an append of one is a
+    /// duplicate, whatever its content, which is not there to compare.
+    async fn expire(
+        &self,
+        table: &Arc<Table>,
+        topic: &TopicName,
+        before: Instant,
+        rows_max: usize,
+    ) -> Result<u64, StoreError>;
 
-impl<T: Append + Catalogue + Read + Analyse + Operate> Store for T {}
+    /// Forgets keys of records that were removed before `before`, at most `keys_max`; returns how many.
+    async fn forget(&self, topic: &TopicName, before: Instant, keys_max: usize) -> Result<u64, StoreError>;
+
+    /// How many records of a topic were ever removed.
+    async fn expired(&self, topic: &TopicName) -> Result<u64, StoreError>;
+
+    /// When this record was removed; `None` when it was not, or its key is forgotten.
+    async fn expired_at(&self, topic: &TopicName, id: Uuid) -> Result<Option<Instant>, StoreError>;
+}
+
+/// Everything a store does.
+pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain {}
+
+impl<T: Append + Catalogue + Read + Analyse + Operate + Retain> Store for T {}
 
 /// Publishing to a broker.
 #[async_trait]

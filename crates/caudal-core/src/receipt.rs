@@ -10,6 +10,8 @@ pub enum ReceiptState {
     Queued,
     /// A row in the topic's table.
     Stored,
+    /// It was stored, and its topic's retention has removed it since.
+    Expired,
     /// The key was stored before; this hand-over changed nothing.
     Duplicate,
     /// Set aside with a reason.
@@ -21,6 +23,7 @@ impl ReceiptState {
         match self {
             Self::Queued => "queued",
             Self::Stored => "stored",
+            Self::Expired => "expired",
             Self::Duplicate => "duplicate",
             Self::Dead => "dead",
         }

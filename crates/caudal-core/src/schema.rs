@@ -1,6 +1,7 @@
 //! Tables: which columns a topic (or one of Caudal's own tables) has.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -85,6 +86,9 @@ pub struct Table {
     pub key: Vec<usize>,
     /// Whether records are taken in for it, as for a topic.
     pub insertable: bool,
+    /// How long after storing records leave it, if they do. Their keys are then looked for among those that left before a row is
+    /// stored.
+    pub expires: Option<Duration>,
 }
 
 pub const ID: &str = "_id";
@@ -115,7 +119,7 @@ impl Table {
         }
         columns.extend(properties);
         columns.push(Column::new(EXTRA, Jsonb, true, Origin::System));
-        Self { schema: None, name: name.into(), columns, key: vec![0], insertable: true }
+        Self { schema: None, name: name.into(), columns, key: vec![0], insertable: true, expires: None }
     }
 
     /// The dead letters of every topic, readable like any other table.
@@ -127,6 +131,7 @@ impl Table {
             name: "_dead_letters".into(),
             key: vec![0],
             insertable: false,
+            expires: None,
             columns: vec![
                 column(ID, Uuid, false),
                 column("topic", Text, false),
@@ -155,7 +160,8 @@ impl Table {
 
     /// A table that Caudal did not make, readable only.
     pub fn found(schema: impl Into<String>, name: impl Into<String>, columns: Vec<Column>, key: Vec<usize>) -> Self {
-        Self { schema: Some(schema.into()), name: name.into(), columns, key, insertable: false }
+        let schema = Some(schema.into());
+        Self { schema, name: name.into(), columns, key, insertable: false, expires: None }
     }
 
     /// The same table with the values of declared types as text, for encodings that have no JSON in them.

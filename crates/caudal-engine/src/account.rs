@@ -26,6 +26,8 @@ pub struct Reconciliation {
     pub position: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backlog: Option<u64>,
+    /// Records that retention has removed, over all processes and restarts.
+    pub expired: u64,
     /// Rows in the table now, when they were counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rows: Option<u64>,
@@ -40,13 +42,10 @@ impl Engine {
         let progress = self.progress(topic).await?;
         let numbered = progress.and_then(|p| p.numbered);
         let durable = self.store.tally(&topic.name).await?;
-        let rows = match count_rows {
-            true => Some(self.store.count(&ReadPlan::all(topic.table())).await?),
-            false => None,
-        };
+        let (rows, expired) = self.rows_and_expired(topic, count_rows).await?;
         let own = process.unaccounted(in_flight);
         let books = durable.unaccounted(0);
-        let missing_rows = rows.map_or(0, |rows| durable.stored as i64 - rows as i64);
+        let missing_rows = rows.map_or(0, |rows| durable.stored as i64 - expired as i64 - rows as i64);
         // Each imbalance counts, whichever way it leans; they must not cancel out.
         let unaccounted = own.abs() + books.abs() + missing_rows.abs();
         topic.metrics.set_unaccounted(unaccounted);
@@ -58,8 +57,27 @@ impl Engine {
             published: numbered.map(|n| n.published),
             position: numbered.map(|n| n.position),
             backlog: progress.and_then(|p| p.backlog),
+            expired,
             rows,
             unaccounted,
         })
+    }
+
+    /// Counted again when a sweep came in between: the two numbers must be of one time.
+    async fn rows_and_expired(&self, topic: &Topic, count_rows: bool) -> Result<(Option<u64>, u64), AcceptError> {
+        const COUNTS_MAX: usize = 5;
+        let mut expired = self.store.expired(&topic.name).await?;
+        if !count_rows {
+            return Ok((None, expired));
+        }
+        for _ in 0..COUNTS_MAX {
+            let rows = self.store.count(&ReadPlan::all(topic.table())).await?;
+            let after = self.store.expired(&topic.name).await?;
+            if after == expired {
+                return Ok((Some(rows), expired));
+            }
+            expired = after;
+        }
+        Ok((None, expired))
     }
 }

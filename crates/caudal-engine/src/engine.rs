@@ -19,6 +19,7 @@ use crate::evolve;
 use crate::found::{self, Found};
 use crate::group::Group;
 use crate::look;
+use crate::retain;
 use crate::topic::{Topic, Topics};
 use crate::waiters::Waiters;
 
@@ -135,6 +136,16 @@ impl Engine {
     pub fn start_reloading(self: &Arc<Self>) {
         if !self.config.schemas.is_empty() {
             self.tasks.spawn(found::run(self.clone()));
+        }
+    }
+
+    /// Removes records that are older than their topics keep them. For processes with the worker's role; several do not get in
+    /// each other's way.
+    pub fn start_retention(self: &Arc<Self>) {
+        for topic in self.topics.iter() {
+            if let Some(retention) = topic.config.retention {
+                self.tasks.spawn(retain::run(self.clone(), topic.clone(), retention));
+            }
         }
     }
 

@@ -23,6 +23,7 @@ mod plant;
 mod progress;
 pub mod receipt;
 pub mod redrive;
+mod retain;
 mod settle;
 pub mod topic;
 mod waiters;

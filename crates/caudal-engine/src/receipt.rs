@@ -45,6 +45,11 @@ impl Engine {
                 return Ok(Some(receipt));
             }
         }
+        for topic in topics.iter().filter(|topic| topic.config.retention.is_some()) {
+            if self.store.expired_at(&topic.name, id).await?.is_some() {
+                return Ok(Some(expired(topic, id, dead_letters)));
+            }
+        }
         if let Some(dead) = dead_letters.iter().find(|d| d.state == DeadLetterState::Dead) {
             return Ok(Some(Receipt {
                 transaction_id: id,
@@ -111,5 +116,19 @@ impl Engine {
             source: Some(message.source),
             ..receipt(message.published_at)
         }))
+    }
+}
+
+/// What is left to say of a record that retention has removed.
+fn expired(topic: &Topic, id: Uuid, dead_letters: Vec<KeptDeadLetter>) -> Receipt {
+    Receipt {
+        transaction_id: id,
+        topic: topic.name.to_string(),
+        state: ReceiptState::Expired,
+        key: None,
+        source: None,
+        published_at: None,
+        stored_at: None,
+        dead_letters,
     }
 }

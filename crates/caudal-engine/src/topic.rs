@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use caudal_core::encode::Encoder;
 use caudal_core::json_schema::{self, SchemaError};
@@ -26,6 +27,24 @@ pub struct TopicConfig {
     pub key: Vec<String>,
     /// Numbers the rows in order of storing, in `_row`.
     pub row_number: bool,
+    /// Without it records stay.
+    pub retention: Option<Retention>,
+}
+
+/// How long records stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retention {
+    /// From storing to removal.
+    pub records: Duration,
+    /// How long a key goes on deduplicating after its record is gone.
+    pub keys: Duration,
+}
+
+impl TopicConfig {
+    fn with_retention(&self, mut schema: RecordSchema) -> RecordSchema {
+        Arc::make_mut(&mut schema.table).expires = self.retention.map(|retention| retention.records);
+        schema
+    }
 }
 
 /// A topic in service.
@@ -111,7 +130,7 @@ impl Topic {
             config.key.clone(),
             config.row_number,
         );
-        let encoder = Arc::new(Encoder::new(&config.name, Arc::new(schema)));
+        let encoder = Arc::new(Encoder::new(&config.name, Arc::new(config.with_retention(schema))));
         *self.encoder.write().unwrap_or_else(PoisonError::into_inner) = encoder;
     }
 
@@ -136,7 +155,7 @@ fn compile(config: &TopicConfig) -> Result<(RecordSchema, bool), SchemaError> {
     let Some(schema) = &config.schema else {
         return match config.key.first() {
             Some(key) => Err(SchemaError::KeyUnknown(key.clone())),
-            None => Ok((RecordSchema::untyped(name, config.row_number), false)),
+            None => Ok((config.with_retention(RecordSchema::untyped(name, config.row_number)), false)),
         };
     };
     let compiled = json_schema::compile(schema)?;
@@ -146,7 +165,7 @@ fn compile(config: &TopicConfig) -> Result<(RecordSchema, bool), SchemaError> {
     let unknown = if compiled.closed { UnknownFields::Reject } else { config.unknown_fields };
     let full = !compiled.beyond.is_empty();
     let record = RecordSchema::typed(name, compiled.properties, unknown, config.key.clone(), config.row_number);
-    Ok((record, full))
+    Ok((config.with_retention(record), full))
 }
 
 /// Every topic by name. Fixed for the life of the process.

@@ -10,6 +10,7 @@ mod evaluator;
 pub mod found;
 pub mod operating;
 pub mod reading;
+pub mod retaining;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -57,6 +58,8 @@ macro_rules! store_conformance {
                 repair_replaces_payload, tally_is_conserved, drift_adds_up;
             catalogue: migrates_once, concurrent_migrations, adds_columns, names_type_mismatch,
                 refuses_foreign_tables, describes_itself;
+            retaining: old_records_leave_and_their_keys_stay, forgotten_keys_are_new_again, readers_read_while_records_leave,
+                repeats_race_with_the_sweep, tails_outlive_what_they_saw;
             found: tables_columns_and_keys, own_tables_are_left_out, odd_names, values_as_they_are, filters_and_order,
                 marks_change_with_the_tables_only, unknown_schemas_are_setup, a_table_that_went_away;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,

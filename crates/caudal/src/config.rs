@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use caudal_core::topic::TopicName;
-use caudal_engine::topic::TopicConfig;
+use caudal_engine::topic::{Retention, TopicConfig};
 use caudal_http::Access;
 use caudal_http::keys::KeyHash;
 use toml::{Table, Value};
@@ -119,6 +120,8 @@ fn check_names(merged: &Table) -> Result<()> {
             "unknown_fields",
             "key",
             "row_number",
+            "retention",
+            "key_retention",
             "publish_to",
             "consume_from",
             "sns_topic_arns",
@@ -177,6 +180,7 @@ impl Loaded {
             unknown_fields: topic.unknown_fields.into(),
             key: topic.key.clone(),
             row_number: topic.row_number,
+            retention: retention(topic).with_context(|| format!("topic {name}"))?,
         })
     }
 
@@ -257,6 +261,33 @@ impl Loaded {
     }
 }
 
+const KEY_RETENTION: Duration = Duration::from_secs(30 * 86_400);
+
+fn retention(topic: &Topic) -> Result<Option<Retention>> {
+    let keys = topic.key_retention.as_deref().map(|text| span(text).context("key_retention")).transpose()?;
+    match (&topic.retention, keys) {
+        (Some(records), keys) => {
+            let records = span(records).context("retention")?;
+            Ok(Some(Retention { records, keys: keys.unwrap_or(KEY_RETENTION) }))
+        }
+        (None, None) => Ok(None),
+        (None, Some(_)) => bail!("key_retention is about records that retention removes; set retention, too"),
+    }
+}
+
+/// `90d`: a whole number above zero and its unit.
+fn span(text: &str) -> Result<Duration> {
+    let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
+    let parsed = units.iter().find_map(|(unit, seconds)| {
+        let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
+        number.checked_mul(*seconds)
+    });
+    match parsed {
+        Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
+        _ => bail!("{text:?} is not a time span such as 90d; units are s, m, h, d and w"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -290,6 +321,25 @@ mod tests {
         assert!(error.contains("unknown setting http.listne; did you mean http.listen?"), "{error}");
         let error = with(&[("CAUDAL_TOPICS__ORDERS__KEYS", "x")]).unwrap_err().to_string();
         assert!(error.contains("did you mean topics.orders.key?"), "{error}");
+    }
+
+    #[test]
+    fn retention_is_a_span_with_a_unit() {
+        let of = |retention: &str, keys: Option<&str>| {
+            let mut set = vec![("CAUDAL_TOPICS__ORDERS__RETENTION", retention)];
+            set.extend(keys.map(|keys| ("CAUDAL_TOPICS__ORDERS__KEY_RETENTION", keys)));
+            let topics = with(&set)?.topics()?;
+            Ok::<_, anyhow::Error>(topics.into_iter().find(|topic| topic.name.as_str() == "orders").unwrap().retention)
+        };
+        let days = |days: u64| Duration::from_secs(days * 86_400);
+        assert_eq!(of("90d", None).unwrap(), Some(Retention { records: days(90), keys: days(30) }));
+        assert_eq!(of("36h", Some("1w")).unwrap(), Some(Retention { records: days(1) * 3 / 2, keys: days(7) }));
+        for bad in ["90 days", "d", "-1d", "0s", "1.5d", "90 d", "99999999999999999999w", "1y", ""] {
+            let error = format!("{:#}", of(bad, None).unwrap_err());
+            assert!(error.contains("topic orders: retention") && error.contains("such as 90d"), "{bad}: {error}");
+        }
+        let alone = with(&[("CAUDAL_TOPICS__ORDERS__KEY_RETENTION", "1d")]).unwrap().topics().unwrap_err();
+        assert!(format!("{alone:#}").contains("set retention"), "{alone:#}");
     }
 
     #[test]

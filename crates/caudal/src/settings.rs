@@ -270,6 +270,12 @@ pub(crate) struct Topic {
     pub(crate) consume_from: Option<String>,
     /// Number the rows in order of storing, in `_row`.
     pub(crate) row_number: bool,
+    /// Remove records this long after they were stored: a number and `s`, `m`, `h`, `d` or `w`. Without it they stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retention: Option<String>,
+    /// How long the keys of removed records go on deduplicating; 30 days if not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) key_retention: Option<String>,
     /// ARNs of SNS topics whose deliveries `POST /sns/{topic}` takes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) sns_topic_arns: Vec<String>,

@@ -25,6 +25,7 @@ use super::copy::{self, Put, Rows, Sending};
 use super::error::{PutError, keeps_connection};
 use super::existing::{self, Existing, id_of, sort};
 use super::pool::Lease;
+use super::retain::prepare_expired;
 use crate::settle::Settled;
 
 /// How often other writers may get ahead with the same keys before the caller hears of it.
@@ -112,7 +113,7 @@ async fn straight(
 ) -> Result<Appended, PutError> {
     let settled = Settled::of(batch, None).map_err(PutError::Store)?;
     let put = Put::prepare(conn, &batch.table, store.pooled).await.map_err(PutError::of)?;
-    let closing = Closing::prepare(conn, batch, &settled, writer).await.map_err(PutError::of)?;
+    let closing = Closing::prepare(conn, batch, &settled, writer, Rows::All).await.map_err(PutError::of)?;
     let sending = copy::begin_and_start(conn, &store.begin, &put, batch, Rows::All).await.map_err(PutError::of)?;
     commit(conn, sending, closing, settled).await
 }
@@ -127,7 +128,9 @@ async fn careful(
 ) -> Result<Appended, PutError> {
     let put = Put::prepare(conn, &batch.table, store.pooled).await.map_err(PutError::of)?;
     let query = existing::prepare(conn, &batch.table).await.map_err(PutError::of)?;
-    let (begun, existing) = join(conn.client.batch_execute(&store.begin), Existing::fetch(conn, &query, batch)).await;
+    let expired = prepare_expired(conn, &batch.table).await.map_err(PutError::of)?;
+    let fetching = Existing::fetch(conn, &query, expired.as_deref(), batch);
+    let (begun, existing) = join(conn.client.batch_execute(&store.begin), fetching).await;
     begun.map_err(PutError::of)?;
     let existing = existing.map_err(PutError::of)?;
 
@@ -141,8 +144,9 @@ async fn careful(
         sorted.store.sort_by_key(|index| id_of(batch, *index));
     }
     let settled = Settled::of(batch, Some(sorted.outcomes)).map_err(PutError::Store)?;
-    let closing = Closing::prepare(conn, batch, &settled, writer).await.map_err(PutError::of)?;
-    let sending = copy::start(conn, &put, batch, Rows::These(&sorted.store)).await.map_err(PutError::of)?;
+    let rows = Rows::These(&sorted.store);
+    let closing = Closing::prepare(conn, batch, &settled, writer, rows).await.map_err(PutError::of)?;
+    let sending = copy::start(conn, &put, batch, rows).await.map_err(PutError::of)?;
     commit(conn, sending, closing, settled).await
 }
 
@@ -151,7 +155,7 @@ async fn careful(
 async fn commit(conn: &Conn, sending: Sending, closing: Closing<'_>, settled: Settled) -> Result<Appended, PutError> {
     let (put, closed) = join(copy::finish(conn, sending), closing.run(conn)).await;
     put.map_err(PutError::of)?;
-    let dead_kept = closed.map_err(PutError::Store)?;
+    let dead_kept = closed?;
     Ok(settled.appended(dead_kept))
 }
 

@@ -12,7 +12,10 @@ use super::error::store_error;
 use super::sql::quoted;
 use crate::migration::Migration;
 
-const MIGRATIONS: [Migration; 1] = [Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") }];
+const MIGRATIONS: [Migration; 2] = [
+    Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") },
+    Migration { name: "0002_retention", sql: include_str!("migrations/0002_retention.sql") },
+];
 
 /// The advisory lock of everything that changes the schema: "caudal" in ASCII.
 const SCHEMA_LOCK: &str = "select pg_advisory_xact_lock(109270967378284)";

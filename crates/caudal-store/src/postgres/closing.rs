@@ -5,14 +5,17 @@ use std::sync::Arc;
 use caudal_core::dead_letter::DeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::ports::AppendBatch;
-use futures_util::future::join5;
+use futures_util::future::{join, join5};
 use tokio_postgres::Error;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
 use super::connect::{Conn, Query};
-use super::error::store_error;
+use super::copy::Rows;
+use super::error::{PutError, store_error};
+use super::retain::Guard;
 use super::wire::Stamp;
+use crate::expiring::may_have_expired;
 use crate::settle::{KeptText, Settled, without_nul};
 
 const LEDGER: &str = "
@@ -78,14 +81,17 @@ pub(super) struct Closing<'a> {
     drift: Option<Arc<Query>>,
     positions: Option<Arc<Query>>,
     redrive: Option<Arc<Query>>,
+    guard: Option<Guard>,
 }
 
 impl<'a> Closing<'a> {
+    /// `rows`: those that are put before.
     pub(super) async fn prepare(
         conn: &mut Conn,
         batch: &'a AppendBatch,
         settled: &Settled,
         writer: String,
+        rows: Rows<'_>,
     ) -> Result<Self, Error> {
         let counted = settled.counted;
         let counts =
@@ -107,27 +113,48 @@ impl<'a> Closing<'a> {
             Some(_) => Some(conn.prepare(REDRIVEN, &[Type::UUID, Type::TEXT]).await?),
             None => None,
         };
-        Ok(Self { batch, writer, counts, redriven: settled.redriven, dead, ledger, drift, positions, redrive })
+        let guard = Guard::prepare(conn, may_have_expired(&batch.table, rows.ids(batch))).await?;
+        Ok(Self { batch, writer, counts, redriven: settled.redriven, dead, ledger, drift, positions, redrive, guard })
     }
 
     /// Sends everything on the first poll, in order; returns how many dead letters were new. Any failure undoes the whole
     /// transaction.
-    pub(super) async fn run(self, conn: &Conn) -> Result<u64, StoreError> {
-        let (dead, drift, positions, redrive, committed) = join5(
+    pub(super) async fn run(self, conn: &Conn) -> Result<u64, PutError> {
+        let rest = join5(
             self.keep_dead_and_count(conn),
             self.drift(conn),
             self.positions(conn),
             self.redrive(conn),
             conn.client.batch_execute("commit"),
-        )
-        .await;
+        );
+        let (none_expired, rest) = join(self.none_expired(conn), rest).await;
+        let (dead, drift, positions, redrive, committed) = rest;
         // A broken connection fails all of them; what comes first in the transaction tells why.
+        none_expired?;
+        self.ended(dead, drift, positions, redrive, committed).map_err(PutError::Store)
+    }
+
+    fn ended(
+        &self,
+        dead: Result<u64, Error>,
+        drift: Result<u64, Error>,
+        positions: Result<(), StoreError>,
+        redrive: Result<u64, Error>,
+        committed: Result<(), Error>,
+    ) -> Result<u64, StoreError> {
         let dead = dead.map_err(store_error)?;
         drift.map_err(store_error)?;
         positions?;
         redrive.map_err(store_error)?;
         committed.map_err(store_error)?;
         Ok(dead)
+    }
+
+    async fn none_expired(&self, conn: &Conn) -> Result<(), PutError> {
+        match &self.guard {
+            Some(guard) => guard.run(conn).await,
+            None => Ok(()),
+        }
     }
 
     async fn keep_dead_and_count(&self, conn: &Conn) -> Result<u64, Error> {

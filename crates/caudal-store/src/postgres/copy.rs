@@ -14,8 +14,10 @@ use futures_util::SinkExt;
 use futures_util::future::join;
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{CopyInSink, Error, Statement};
+use uuid::Uuid;
 
 use super::connect::{Conn, Query};
+use super::existing::id_of;
 use super::sql::{column_list, quoted};
 use super::wire::{Raw, RawArray, array_of};
 
@@ -55,6 +57,17 @@ pub(super) enum Rows<'a> {
 }
 
 impl Rows<'_> {
+    pub(super) fn ids(self, batch: &AppendBatch) -> impl Iterator<Item = Uuid> {
+        let count = match self {
+            Rows::All => batch.rows.len(),
+            Rows::These(rows) => rows.len(),
+        };
+        (0..count).map(move |at| match self {
+            Rows::All => id_of(batch, at),
+            Rows::These(rows) => id_of(batch, rows[at]),
+        })
+    }
+
     pub(super) fn is_empty(self, batch: &AppendBatch) -> bool {
         match self {
             Rows::All => batch.rows.is_empty(),

@@ -7,7 +7,7 @@ use caudal_core::ports::AppendBatch;
 use caudal_core::rejection::Rejection;
 use caudal_core::row::{RowBatch, field};
 use caudal_core::schema::{ID, LEADING_COLUMNS, Table};
-use foldhash::HashMap;
+use foldhash::{HashMap, HashSet};
 use tokio_postgres::Error;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -33,15 +33,28 @@ pub(super) async fn prepare(conn: &mut Conn, table: &Table) -> Result<Arc<Query>
 pub(super) struct Existing {
     content: RowBatch,
     by_id: HashMap<Uuid, usize>,
+    /// Those whose rows have left the table.
+    expired: HashSet<Uuid>,
 }
 
 impl Existing {
-    pub(super) async fn fetch(conn: &Conn, query: &Query, batch: &AppendBatch) -> Result<Self, Error> {
+    /// `expired` asks for the ids that have left the table. It goes second: a row that leaves in between is found by it.
+    pub(super) async fn fetch(
+        conn: &Conn,
+        query: &Query,
+        expired: Option<&Query>,
+        batch: &AppendBatch,
+    ) -> Result<Self, Error> {
         let ids: Vec<Uuid> = (0..batch.rows.len()).map(|i| id_of(batch, i)).collect();
         let mut existing = Self::default();
         for row in conn.query(query, &[&ids]).await? {
             existing.by_id.insert(row.try_get(0)?, existing.content.len());
             push_row(&mut existing.content, &row, 1)?;
+        }
+        if let Some(expired) = expired {
+            for row in conn.query(expired, &[&ids]).await? {
+                existing.expired.insert(row.try_get(0)?);
+            }
         }
         Ok(existing)
     }
@@ -68,6 +81,9 @@ pub(super) fn sort(batch: &AppendBatch, existing: &Existing, refused: &HashMap<u
             continue;
         } else if let Some(at) = existing.by_id.get(&id) {
             first_difference(&batch.table, row, existing.content.row(*at))
+        } else if existing.expired.contains(&id) {
+            // Its content is not there to compare.
+            None
         } else if let Some(first) = firsts.get(&id) {
             first_difference(&batch.table, row, batch.rows.row(*first).skip(LEADING_COLUMNS))
         } else {

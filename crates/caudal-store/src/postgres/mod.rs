@@ -16,6 +16,7 @@ mod operate;
 mod pool;
 mod read;
 mod relations;
+mod retain;
 mod sql;
 mod tail;
 mod tls;
@@ -32,12 +33,14 @@ use caudal_core::error::StoreError;
 use caudal_core::outcome::Tally;
 use caudal_core::plan::ReadPlan;
 use caudal_core::ports::{
-    Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Estimate, Exclusive, Operate, Read, TailMark,
+    Analyse, Append, AppendBatch, Appended, Catalogue, DriftReport, Estimate, Exclusive, Operate, Read, Retain,
+    TailMark,
 };
 use caudal_core::relations::Relations;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::{Column, Table};
 use caudal_core::sql::{SqlAnswer, SqlError, SqlQuery};
+use caudal_core::time::Instant;
 use caudal_core::topic::TopicName;
 use foldhash::HashMap;
 use futures_util::stream::BoxStream;
@@ -227,5 +230,30 @@ impl Operate for PostgresStore {
 
     async fn drift(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError> {
         self.drift_of(topic).await
+    }
+}
+
+#[async_trait]
+impl Retain for PostgresStore {
+    async fn expire(
+        &self,
+        table: &Arc<Table>,
+        topic: &TopicName,
+        before: Instant,
+        rows_max: usize,
+    ) -> Result<u64, StoreError> {
+        self.expire_rows(table, topic, before, rows_max).await
+    }
+
+    async fn forget(&self, topic: &TopicName, before: Instant, keys_max: usize) -> Result<u64, StoreError> {
+        self.forget_keys(topic, before, keys_max).await
+    }
+
+    async fn expired(&self, topic: &TopicName) -> Result<u64, StoreError> {
+        self.expired_of(topic).await
+    }
+
+    async fn expired_at(&self, topic: &TopicName, id: Uuid) -> Result<Option<Instant>, StoreError> {
+        self.expired_when(topic, id).await
     }
 }

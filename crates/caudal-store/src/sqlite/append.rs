@@ -4,15 +4,18 @@ use caudal_core::error::StoreError;
 use caudal_core::message::Position;
 use caudal_core::outcome::{RowOutcome, Tally};
 use caudal_core::ports::{AppendBatch, Appended};
-use caudal_core::row::RowBatch;
+use caudal_core::row::{RowBatch, field};
 use caudal_core::schema::{Column, STORED_AT, Table};
 use caudal_core::time::Instant;
 use rusqlite::{CachedStatement, Connection, params};
+use uuid::Uuid;
 
 use super::error::{refusal, store_error};
+use super::retain::is_expired;
 use super::sql::{column_list, quoted};
 use super::values::{bound, push_row};
 use crate::compare::{conflict, first_difference};
+use crate::expiring::may_have_expired;
 use crate::settle::{KeptText, Settled, without_nul};
 
 pub(super) fn append(
@@ -43,6 +46,13 @@ fn rows(conn: &Connection, batch: &AppendBatch, now: Instant) -> Result<Option<V
     let stored_at = now.to_string();
     let mut outcomes = Vec::new();
     for index in 0..batch.rows.len() {
+        let looked_for = may_have_expired(table, std::iter::once(id_of(batch, index)));
+        if !looked_for.is_empty() && is_expired(conn, looked_for[0]).map_err(store_error)? {
+            // Its content is not there to compare.
+            outcomes.resize(index, RowOutcome::Stored);
+            outcomes.push(RowOutcome::Duplicate);
+            continue;
+        }
         let outcome = match put(&mut insert, &columns, batch, index, &stored_at) {
             Ok(1) => RowOutcome::Stored,
             Ok(_) => {
@@ -64,6 +74,10 @@ fn rows(conn: &Connection, batch: &AppendBatch, now: Instant) -> Result<Option<V
         }
     }
     Ok((!outcomes.is_empty()).then_some(outcomes))
+}
+
+fn id_of(batch: &AppendBatch, index: usize) -> Uuid {
+    batch.rows.row(index).next().flatten().map(field::uuid).unwrap_or_default()
 }
 
 fn insert_sql(table: &Table) -> String {
@@ -101,8 +115,7 @@ fn put(
 }
 
 fn compare(existing: &mut CachedStatement<'_>, batch: &AppendBatch, index: usize) -> Result<RowOutcome, StoreError> {
-    let ours = batch.rows.row(index);
-    let id = ours.clone().next().flatten().map(caudal_core::row::field::uuid).unwrap_or_default();
+    let (ours, id) = (batch.rows.row(index), id_of(batch, index));
     let mut found = existing.query(params![id.to_string()]).map_err(store_error)?;
     let Some(row) = found.next().map_err(store_error)? else {
         return Err(StoreError::fatal(format!("row {id} was refused as a duplicate and is not there")));

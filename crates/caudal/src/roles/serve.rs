@@ -102,6 +102,7 @@ fn report_migrations(applied: &[String]) {
 fn start_workers(engine: &Arc<Engine>, roles: &[Role]) {
     if roles.contains(&Role::Worker) {
         engine.start_workers();
+        engine.start_retention();
     }
 }
 

@@ -15,6 +15,7 @@ mod found;
 mod publish;
 mod raw_input;
 mod read;
+mod retention;
 mod sql;
 mod tail;
 mod tools;

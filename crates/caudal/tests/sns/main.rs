@@ -92,6 +92,7 @@ impl World {
                 unknown_fields: UnknownFields::Keep,
                 key: Vec::new(),
                 row_number: false,
+                retention: None,
             };
             Topic::new(config, metrics.topic(name)).unwrap()
         });
