@@ -233,6 +233,8 @@ pub trait Analyse: Send + Sync {
 pub struct Estimate {
     /// PostgreSQL: the planner's cost. SQLite: the rows that are looked at.
     pub cost: f64,
+    /// How many rows the answer has, as the planner guesses; `None` where nobody guesses.
+    pub rows: Option<u64>,
     /// The statement that makes an index for this read, in the store's SQL, when one could help.
     pub index: Option<String>,
 }

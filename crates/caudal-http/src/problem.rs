@@ -119,7 +119,7 @@ impl Parts {
         if self.postgrest {
             body.insert("code".into(), postgrest_code(self.code).into());
             body.insert("message".into(), self.detail.as_ref().into());
-            body.insert("details".into(), Value::Null);
+            body.insert("details".into(), self.more.get("details").cloned().unwrap_or_default());
             body.insert("hint".into(), self.more.get("hint").cloned().unwrap_or_default());
             body.insert("caudal_code".into(), self.code.into());
         } else {

@@ -1,6 +1,7 @@
 //! Reading: one record, a table, a live tail. A request becomes a plan, the plan's rows are rendered as they stream by.
 
 pub(crate) mod answer;
+mod asked;
 pub(crate) mod bounds;
 pub(crate) mod cache;
 pub(crate) mod cap;

@@ -11,7 +11,8 @@ use caudal_core::schema::Table;
 use futures_util::stream::StreamExt;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 
-use super::answer::{Media, chained, stream};
+use super::answer::{Media, Rows, chained, stream};
+use super::asked::{Asked, Count, ESTIMATE_OVER, content_range, not_satisfiable};
 use super::bounds;
 use super::cap::Capped;
 use super::find::find_table;
@@ -38,22 +39,23 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     if !media.is_json() {
         table = Arc::new(table.as_text());
     }
+    let asked = Asked::of(method, headers)?;
     let mut plan = plan_of(app, table, query)?;
+    asked.cut(&mut plan)?;
     bounds::affordable(app, &plan).await?;
-    let total = match counts(headers) {
-        true => {
-            // A count looks at every row that matches, however few are answered.
-            let whole = ReadPlan { limit: None, offset: 0, order: Vec::new(), ..plan.clone() };
-            bounds::affordable(app, &whole).await?;
-            Some(app.engine.store.count(&plan).await?)
-        }
-        false => None,
+    let total = match asked.count {
+        Some(count) => Some(total(app, &plan, count).await?),
+        None => None,
     };
+    if let Some(total) = total.filter(|total| plan.offset > *total) {
+        let detail = format!("An offset of {} was requested, but there are only {total} rows.", plan.offset);
+        let problem = not_satisfiable("Requested range not satisfiable".to_owned()).with("details", detail);
+        return Err(problem.header(header::CONTENT_RANGE, format!("*/{total}")));
+    }
     if media == Media::Singular {
         plan.limit = Some(plan.limit.unwrap_or(2).min(2));
     }
     let mut more = bounds::cut(app, &mut plan).await?;
-    let range = content_range(&plan, total);
     let renderer = renderer(&plan, media);
     #[cfg(feature = "parquet")]
     let columns = super::files::columns(&plan);
@@ -63,27 +65,64 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     let mut rows = capped.rows;
     // The first batch decides the status: a read that fails at once is an error, not a broken 200.
     let first = rows.next().await.transpose()?;
+    let mut rows = rows.peekable();
+    let shown = shown(&plan, total, first.as_ref(), &mut rows).await;
     let mut response = match media {
         Media::Singular => singular(renderer, first.as_ref())?,
         _ if method == Method::HEAD => StatusCode::OK.into_response(),
         #[cfg(feature = "parquet")]
-        Media::File(format) => super::files::stream(format, &columns, first, rows)?.into_response(),
-        _ => stream(renderer, chained(first, rows)).into_response(),
+        Media::File(format) => super::files::stream(format, &columns, first, rows.boxed())?.into_response(),
+        _ => stream(renderer, chained(first, rows.boxed())).into_response(),
     };
     media.describe(response.headers_mut());
     if more {
         bounds::say_cut(&mut response, &plan, query, kept);
     }
-    if let Some((range, partial)) = range
-        && let Ok(range) = HeaderValue::from_str(&range)
-    {
-        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    if let Some(shown) = shown {
+        let (range, partial) = content_range(plan.offset, shown, total);
+        if let Ok(range) = HeaderValue::from_str(&range) {
+            response.headers_mut().insert(header::CONTENT_RANGE, range);
+        }
         if partial {
             *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         }
     }
+    if let Some(applied) = asked.applied() {
+        response.headers_mut().insert("preference-applied", applied);
+    }
     Ok(response)
 }
+
+/// How many rows match, whatever the limits.
+async fn total(app: &App, plan: &ReadPlan, count: Count) -> Result<u64, Problem> {
+    let whole = ReadPlan { limit: None, offset: 0, order: Vec::new(), ..plan.clone() };
+    if count != Count::Exact {
+        let planned = app.engine.store.estimate(&whole).await?.rows;
+        if let Some(planned) = planned.filter(|rows| count == Count::Planned || *rows > ESTIMATE_OVER) {
+            return Ok(planned);
+        }
+    }
+    // A count looks at every row that matches, however few are answered.
+    bounds::affordable(app, &whole).await?;
+    Ok(app.engine.store.count(plan).await?)
+}
+
+/// How many rows the answer has, where that is known before it is sent: by the total, or because all of them are here.
+async fn shown(plan: &ReadPlan, total: Option<u64>, first: Option<&RowBatch>, rest: &mut Ahead) -> Option<u64> {
+    /// A store that gives less than this at first has given all, as a rule; whether it has is then seen.
+    const SMALL_BYTES: usize = 64 * 1024;
+    if let Some(total) = total {
+        return Some(total.saturating_sub(plan.offset).min(plan.limit.unwrap_or(u64::MAX)));
+    }
+    let Some(first) = first else { return Some(0) };
+    if first.byte_len() >= SMALL_BYTES || std::pin::Pin::new(rest).peek().await.is_some() {
+        return None;
+    }
+    Some(first.len() as u64)
+}
+
+/// A read of which the next batch can be looked at.
+type Ahead = futures_util::stream::Peekable<Rows>;
 
 /// What a query string asks of a table.
 pub(crate) fn plan_of(app: &App, table: Arc<Table>, query: &str) -> Result<ReadPlan, Problem> {
@@ -101,22 +140,6 @@ fn renderer(plan: &ReadPlan, media: Media) -> Renderer {
     Renderer::new(columns, encoding)
 }
 
-fn counts(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all("prefer").iter().filter_map(|v| v.to_str().ok());
-    preferences.flat_map(|v| v.split(',')).any(|p| p.trim() == "count=exact")
-}
-
-/// `Content-Range: first-last/total`, and whether the answer is only a part. Known before the rows only with a count.
-fn content_range(plan: &ReadPlan, total: Option<u64>) -> Option<(String, bool)> {
-    let total = total?;
-    let rows = total.saturating_sub(plan.offset).min(plan.limit.unwrap_or(u64::MAX));
-    let range = match rows {
-        0 => format!("*/{total}"),
-        rows => format!("{}-{}/{total}", plan.offset, plan.offset + rows - 1),
-    };
-    Some((range, rows < total))
-}
-
 fn singular(renderer: Renderer, first: Option<&RowBatch>) -> Result<Response, Problem> {
     let rows = first.map_or(0, RowBatch::len);
     match first {
@@ -130,7 +153,9 @@ fn singular(renderer: Renderer, first: Option<&RowBatch>) -> Result<Response, Pr
                 "one row was asked for as an object, but the filters match {}",
                 if rows == 0 { "none" } else { "more" }
             );
-            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_one_row", detail))
+            // PostgREST's clients look for these words.
+            let details = format!("The result contains {rows} rows");
+            Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_one_row", detail).with("details", details))
         }
     }
 }

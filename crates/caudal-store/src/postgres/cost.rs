@@ -21,15 +21,15 @@ const REMEMBERED_FOR: Duration = Duration::from_secs(60);
 
 /// Costs by statement text.
 #[derive(Debug, Default)]
-pub(super) struct Costs(Mutex<HashMap<String, (f64, Instant)>>);
+pub(super) struct Costs(Mutex<HashMap<String, (Guess, Instant)>>);
 
 impl Costs {
-    fn get(&self, text: &str) -> Option<f64> {
+    fn get(&self, text: &str) -> Option<Guess> {
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         known.get(text).filter(|(_, since)| since.elapsed() < REMEMBERED_FOR).map(|(cost, _)| *cost)
     }
 
-    fn put(&self, text: String, cost: f64) {
+    fn put(&self, text: String, cost: Guess) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED_MAX {
             known.clear();
@@ -53,11 +53,11 @@ pub(super) async fn estimate(store: &PostgresStore, plan: &ReadPlan) -> Result<E
         let columns = column_list(columns.into_iter());
         format!("create index concurrently on {} ({columns})", table_name(&plan.table))
     });
-    Ok(Estimate { cost, index })
+    Ok(Estimate { cost: cost.cost, rows: Some(cost.rows), index })
 }
 
 /// On a connection for streams: the others are told to avoid scans, and would plan something else.
-async fn explain(store: &PostgresStore, sql: &sql::Sql) -> Result<f64, StoreError> {
+async fn explain(store: &PostgresStore, sql: &sql::Sql) -> Result<Guess, StoreError> {
     let text = format!("explain (format json) {}", sql.text);
     let params: Vec<_> = sql.values.iter().map(|(value, ty)| (value as _, ty.clone())).collect();
     let mut lease = store.readers.lease().await?;
@@ -73,14 +73,23 @@ async fn explain(store: &PostgresStore, sql: &sql::Sql) -> Result<f64, StoreErro
         }
     };
     let plan: Option<JsonText> = rows.first().map(|row| row.try_get(0)).transpose().map_err(store_error)?;
-    let cost = plan.as_ref().and_then(|plan| total_cost(&plan.0));
+    let cost = plan.as_ref().and_then(|plan| Guess::of(&plan.0));
     cost.ok_or_else(|| StoreError::fatal("the server explained a statement without its cost"))
 }
 
-/// A quote inside a name is escaped there, so the first key of this name is the top node's.
-fn total_cost(plan: &str) -> Option<f64> {
-    let (_, rest) = plan.split_once("\"Total Cost\":")?;
-    rest.split([',', '\n', '}']).next()?.trim().parse().ok()
+/// What the planner says of the top node.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Guess {
+    cost: f64,
+    rows: u64,
+}
+
+impl Guess {
+    /// A quote inside a name is escaped there, so the first key of a name is the top node's.
+    fn of(plan: &str) -> Option<Self> {
+        let number = |key: &str| plan.split_once(key)?.1.split([',', '\n', '}']).next()?.trim().parse::<f64>().ok();
+        Some(Self { cost: number("\"Total Cost\":")?, rows: number("\"Plan Rows\":")? as u64 })
+    }
 }
 
 struct JsonText(String);
@@ -97,13 +106,13 @@ impl<'a> FromSql<'a> for JsonText {
 
 #[cfg(test)]
 mod tests {
-    use super::total_cost;
+    use super::Guess;
 
     #[test]
     fn the_cost_is_the_top_nodes() {
         let plan = r#"[{"Plan": {"Node Type": "Limit", "Alias": "a\"Total Cost\": 7", "Startup Cost": 0.00,
-            "Total Cost": 12.75, "Plans": [{"Total Cost": 99.0}]}}]"#;
-        assert_eq!(total_cost(plan), Some(12.75));
-        assert_eq!(total_cost("[]"), None);
+            "Total Cost": 12.75, "Plan Rows": 7, "Plans": [{"Total Cost": 99.0, "Plan Rows": 9}]}}]"#;
+        assert_eq!(Guess::of(plan), Some(Guess { cost: 12.75, rows: 7 }));
+        assert_eq!(Guess::of("[]"), None);
     }
 }

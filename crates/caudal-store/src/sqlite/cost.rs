@@ -36,5 +36,5 @@ pub(super) async fn estimate(store: &SqliteStore, plan: &ReadPlan) -> Result<Est
         Ok(page.unwrap_or(u64::MAX).min(rows as u64))
     };
     let rows = store.points.ask(work).await?;
-    Ok(Estimate { cost: rows as f64, index })
+    Ok(Estimate { cost: rows as f64, rows: None, index })
 }

@@ -12,6 +12,7 @@ mod dead_letters;
 mod evolve;
 mod formats;
 mod found;
+mod grammar;
 mod publish;
 mod raw_input;
 mod read;

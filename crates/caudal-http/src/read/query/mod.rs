@@ -4,6 +4,8 @@
 //! (`Display`) and parsing it again gives the same query: a property test holds both to it.
 
 mod filter;
+#[cfg(test)]
+mod print;
 mod scan;
 mod select;
 
