@@ -2,6 +2,7 @@
 
 mod append;
 mod catalogue;
+mod citus;
 mod closing;
 mod connect;
 mod copy;
