@@ -8,6 +8,7 @@ use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, Row};
 
 use super::PostgresStore;
+use super::citus;
 use super::error::store_error;
 use super::sql::quoted;
 use crate::migration::Migration;
@@ -74,6 +75,9 @@ async fn is_up_to_date(store: &PostgresStore) -> Result<bool, StoreError> {
 }
 
 pub(super) async fn ensure_table(store: &PostgresStore, table: &Table) -> Result<Vec<Column>, StoreError> {
+    if table.expires.is_some() {
+        citus::check(table, !store.ask_over(&store.writers, citus::IS_THERE, &[], true).await?.is_empty())?;
+    }
     let there = store.ask_over(&store.writers, COLUMNS, &[(&quoted(&table.name), Type::TEXT)], true).await?;
     if let Some(there) = &found(&there)?
         && missing(table, there)?.is_empty()
@@ -101,9 +105,11 @@ fn is_locked(cause: &(dyn std::error::Error + Send + Sync + 'static)) -> bool {
 }
 
 async fn ensure_once(client: &Client, table: &Table) -> Result<Vec<Column>, StoreError> {
+    let citus = citus::is_there(client).await?;
     let begin = format!("begin; set local statement_timeout = 0; {SCHEMA_LOCK}; set local lock_timeout = '2s'");
     client.batch_execute(&begin).await.map_err(store_error)?;
     let changes = match columns(client, table).await? {
+        None if citus => format!("{}; {}", create_sql(table), citus::distribute_sql(table)),
         None => create_sql(table),
         Some(there) => alter_sql(table, &missing(table, &there)?),
     };
@@ -185,7 +191,7 @@ fn beyond(table: &Table, there: &[Found]) -> Vec<Column> {
     unknown.filter_map(|f| Some(Column::new(f.name.clone(), f.ty?, !f.not_null, Origin::Property))).collect()
 }
 
-fn create_sql(table: &Table) -> String {
+pub(super) fn create_sql(table: &Table) -> String {
     let name = quoted(&table.name);
     let columns: Vec<String> = table.columns.iter().map(column_sql).collect();
     let mut sql = format!("create table {name} ({})", columns.join(", "));
@@ -196,7 +202,7 @@ fn create_sql(table: &Table) -> String {
     sql
 }
 
-fn alter_sql(table: &Table, missing: &[&Column]) -> String {
+pub(super) fn alter_sql(table: &Table, missing: &[&Column]) -> String {
     let add = missing.iter().map(|c| format!("add column if not exists {}", column_sql(c))).collect::<Vec<_>>();
     if add.is_empty() { String::new() } else { format!("alter table {} {}", quoted(&table.name), add.join(", ")) }
 }

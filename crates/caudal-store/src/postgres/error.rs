@@ -124,12 +124,18 @@ impl PutError {
         let Some(db) = error.as_db_error() else { return Self::Store(store_error(error)) };
         let code = db.code().code();
         match code {
-            "23505" if db.constraint().is_some_and(|name| name.ends_with("_pkey")) => Self::Taken { deadlock: false },
+            "23505" if db.constraint().is_some_and(is_primary_key) => Self::Taken { deadlock: false },
             "40P01" | "40001" => Self::Taken { deadlock: true },
             _ if is_about_a_row(code) => Self::Refused { rejection: refused(code, db.message()), row: copy_line(db) },
             _ => Self::Store(store_error(error)),
         }
     }
+}
+
+/// PostgreSQL's name for a primary key, and Citus's for a shard's: that with the shard's number.
+fn is_primary_key(constraint: &str) -> bool {
+    let shard = constraint.rsplit_once('_').filter(|(_, number)| number.bytes().all(|b| b.is_ascii_digit()));
+    constraint.ends_with("_pkey") || shard.is_some_and(|(name, _)| name.ends_with("_pkey"))
 }
 
 /// Data exceptions, constraints, checks of views, limits of a row or index entry, and what a trigger raises.
@@ -143,4 +149,17 @@ fn copy_line(db: &DbError) -> Option<usize> {
     let number = place.rsplit_once(", line ")?.1;
     let digits = number.split(|c: char| !c.is_ascii_digit()).next()?;
     digits.parse::<usize>().ok()?.checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn primary_keys_are_known_by_their_names_on_shards_too() {
+        assert!(["flights_pkey", "flights_pkey_102008"].into_iter().all(is_primary_key));
+        assert!(
+            !["flights_n_key", "flights_n_key_102008", "flights_check", "pkey_1x", ""].into_iter().any(is_primary_key)
+        );
+    }
 }

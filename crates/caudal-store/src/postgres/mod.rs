@@ -4,6 +4,7 @@ mod analyst;
 mod append;
 mod catalogue;
 mod changes;
+mod citus;
 mod closing;
 mod connect;
 mod copy;

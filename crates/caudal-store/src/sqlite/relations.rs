@@ -116,13 +116,16 @@ fn travels(declared: &str, strict: bool) -> (ColumnType, bool) {
     (if text { ColumnType::Text } else { ColumnType::Jsonb }, false)
 }
 
+/// A foreign key as SQLite lists it: its target, its columns, and the target's where it names them.
+type Listed = (String, Vec<String>, Vec<Option<String>>);
+
 fn keys(conn: &Connection, tables: &BTreeMap<String, Table>) -> rusqlite::Result<Vec<ForeignKey>> {
     let mut keys = Vec::new();
     for table in tables.values() {
         let sql = "select id, \"table\", \"from\", \"to\" from pragma_foreign_key_list(?1) order by id, seq";
         let mut statement = conn.prepare_cached(sql)?;
         let mut rows = statement.query([&table.name])?;
-        let mut by_id: BTreeMap<i64, (String, Vec<String>, Vec<Option<String>>)> = BTreeMap::new();
+        let mut by_id: BTreeMap<i64, Listed> = BTreeMap::new();
         while let Some(row) = rows.next()? {
             let (_, from, to) = by_id.entry(row.get(0)?).or_insert((row.get(1)?, Vec::new(), Vec::new()));
             from.push(row.get(2)?);
