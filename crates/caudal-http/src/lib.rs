@@ -10,6 +10,7 @@ pub mod fetch;
 mod guard;
 mod health;
 pub mod keys;
+mod openapi;
 mod operate;
 mod prefer;
 pub mod problem;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -26,6 +27,12 @@ use crate::read::record::parse_id;
 use crate::state::App;
 
 type AppState = State<Arc<App>>;
+type Terms<T> = Result<Query<T>, QueryRejection>;
+
+/// The extractor alone would answer in plain text.
+fn unreadable(rejection: QueryRejection) -> Problem {
+    Problem::bad_request("bad_filter", rejection.body_text())
+}
 
 fn ok(body: Value) -> Response {
     json_response(StatusCode::OK, &body)
@@ -85,8 +92,9 @@ pub(crate) struct ReceiptQuery {
 pub(crate) async fn receipt(
     State(app): AppState,
     Path(id): Path<String>,
-    Query(query): Query<ReceiptQuery>,
+    query: Terms<ReceiptQuery>,
 ) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(unreadable)?;
     let id = parse_id(&id)?;
     match app.engine.receipt(id, query.topic.as_deref()).await? {
         Some(receipt) => {
@@ -266,7 +274,8 @@ pub(crate) struct ReconcileQuery {
 }
 
 /// The books of every topic, or of one. `count=exact` counts the tables as well.
-pub(crate) async fn reconcile(State(app): AppState, Query(query): Query<ReconcileQuery>) -> Result<Response, Problem> {
+pub(crate) async fn reconcile(State(app): AppState, query: Terms<ReconcileQuery>) -> Result<Response, Problem> {
+    let Query(query) = query.map_err(unreadable)?;
     let topics: Vec<_> = match &query.topic {
         Some(name) => vec![find_topic(&app, name)?],
         None => app.engine.topics.iter().collect(),

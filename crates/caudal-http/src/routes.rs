@@ -17,7 +17,7 @@ use crate::problem::Problem;
 use crate::publish::{self, publish};
 use crate::read::{find, record, table, tail};
 use crate::state::App;
-use crate::{aws, compat, console, health, operate, sns, sql, webhook};
+use crate::{aws, compat, console, health, openapi, operate, sns, sql, webhook};
 
 /// Every route of Caudal.
 pub fn router(app: Arc<App>) -> Router {
@@ -45,6 +45,8 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/readyz", get(health::readyz))
         .route("/health", get(health::health))
         .route("/metrics", get(health::metrics))
+        .route("/openapi.json", get(openapi::document))
+        .route("/docs", get(openapi::page))
         .route("/docs/errors/{code}", get(operate::error_page))
         .route("/sns/{topic}", post(sns::receive))
         .route("/webhooks/{topic}", post(webhook::receive))

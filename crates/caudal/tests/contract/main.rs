@@ -159,7 +159,7 @@ const CASES: &[Case] = cases! {
     dead_letters: seven_bad_rows, by_command, by_filter, of_a_conflict;
     evolve: keeps, rejects, adds;
     read: record_and_cache, table, formats, filters, singular_and_counts, suggestions, injections, long_table;
-    sql: answers, forms, mistakes, only_reads, in_the_path, by_command, without_end;
+    sql: answers, forms, mistakes, only_reads, hidden_names, in_the_path, by_command, without_end;
     compat: as_written, arn_and_slash, refusals, by_row_number;
     tail: sees_each_record_once;
     tools: publish_query_receipt, reconcile_and_metrics, probes;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use caudal_testkit::api::{Api, Reply};
+use caudal_testkit::chance::Chance;
 use serde_json::{Value, json};
 
 use crate::Context;
@@ -281,6 +282,32 @@ pub(crate) async fn only_reads(cx: Arc<Context>) {
     if cx.on_postgres {
         assert_eq!(rows(&cx, harmless).await, json!([{ "a": "pg_sleep", "b": "set_config" }]));
     }
+}
+
+/// What the guard takes for text and the server for code would be a hiding place for a function.
+pub(crate) async fn hidden_names(cx: Arc<Context>) {
+    const PIECES: &[&str] = &[
+        "'", "'", "''", "\"", "\"\"", "$$", "$$", "$a$", "$a$", "$b$", "/*", "/*", "*/", "*/", "--", "\n", "\n", "\r",
+        "E'", "e'", "b'", "U&'", "u&\"", "\\", "\\\\", "x", "1", "a$", "1$", "$1", " ", ", ", ", 1", "||", "::text",
+        "ñ", ";",
+    ];
+    let Some(database) = &cx.database else { return };
+    let marker = "create or replace function marker_reached() returns text language plpgsql as \
+                  $$ begin raise exception 'the marker was reached'; end $$";
+    caudal_testkit::postgres::execute(database, marker).await.unwrap();
+    let (mut chance, seed) = Chance::from_environment();
+    println!("CAUDAL_SEED={seed}");
+    let (mut ran, mut caught) = (0, 0);
+    for _ in 0..600 {
+        let mut some = |n| (0..chance.between(0, n)).map(|_| *chance.pick(PIECES)).collect::<String>();
+        let statement = format!("select 1, {}marker_reached(){}", some(6), some(6));
+        let reply = ask(&cx, &statement).await;
+        assert!(matches!(reply.status, 200 | 400 | 403), "{statement:?}: {} {}", reply.status, reply.text());
+        assert!(!reply.text().contains("the marker was reached"), "{statement:?}");
+        ran += u32::from(reply.status == 200);
+        caught += u32::from(reply.text().contains("marker_reached is a function"));
+    }
+    assert!(ran > 0 && caught > 0, "{ran} ran, {caught} were caught: the texts do not test what they should");
 }
 
 pub(crate) async fn in_the_path(cx: Arc<Context>) {

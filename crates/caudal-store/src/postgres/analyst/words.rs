@@ -22,11 +22,12 @@ pub(super) fn identifiers(text: &str) -> Result<BTreeSet<String>, &'static str> 
         match (byte, scanner.peek(1)) {
             (b'-', Some(b'-')) => scanner.skip_while(|b| !matches!(b, b'\n' | b'\r')),
             (b'/', Some(b'*')) => scanner.skip_comment(),
-            (b'\'', _) => scanner.skip_quoted(b'\''),
+            (b'\'', _) => {
+                scanner.skip_quoted(b'\'');
+            }
             (b'"', _) => {
                 let start = scanner.at + 1;
-                scanner.skip_quoted(b'"');
-                let end = scanner.at.saturating_sub(1).max(start);
+                let end = scanner.skip_quoted(b'"');
                 add(&mut found, text[start..end].replace("\"\"", "\""));
             }
             (b'$', _) => scanner.skip_dollar(),
@@ -89,18 +90,19 @@ impl Scanner<'_> {
         }
     }
 
-    /// To behind the closing quote; a doubled one is part of the text.
-    fn skip_quoted(&mut self, quote: u8) {
+    /// Goes on behind the closing quote, and returns where the text ended; a doubled quote is part of it.
+    fn skip_quoted(&mut self, quote: u8) -> usize {
         self.at += 1;
         while let Some(byte) = self.peek(0) {
             self.at += 1;
             if byte == quote {
                 if self.peek(0) != Some(quote) {
-                    return;
+                    return self.at - 1;
                 }
                 self.at += 1;
             }
         }
+        self.at
     }
 
     /// `$tag$ … $tag$`, or a dollar that opens nothing.
@@ -144,6 +146,7 @@ mod tests {
             ("('x'::text).pg_read_file", "pg_read_file text"),
             ("select ñandú", "select ñandú"),
             ("'open pg_sleep", ""),
+            ("\"open \u{fe}", "open \u{fe}"),
             ("$a$ open pg_sleep $b$", ""),
         ] {
             assert_eq!(words(text), expected, "{text}");
@@ -154,6 +157,16 @@ mod tests {
     fn text_that_depends_on_quoting_is_not_taken() {
         for text in ["select E'a\\'b'", "select 'C:\\'", "select U&\"d\\0061ta\"", "select u&'x'"] {
             assert!(identifiers(text).is_err(), "{text}");
+        }
+    }
+
+    /// Whatever is sent: quotes that do not close, characters of several bytes in every place.
+    #[test]
+    fn any_text_is_scanned_to_its_end() {
+        const PIECES: [&str; 11] = ["\"", "'", "$", "a", "\u{fe}", "-", "/", "*", "\n", "u&", "1"];
+        for number in 0..PIECES.len().pow(5) {
+            let text: String = (0..5).map(|place| PIECES[number / PIECES.len().pow(place) % PIECES.len()]).collect();
+            let _ = identifiers(&text);
         }
     }
 
