@@ -14,7 +14,7 @@ use http::Method;
 use tower::{Layer, Service};
 
 use crate::problem::Problem;
-use crate::publish::{self, publish};
+use crate::publish::{self, insert, publish};
 use crate::read::{find, record, table, tail};
 use crate::state::App;
 use crate::{aws, compat, console, health, openapi, operate, sns, sql, webhook};
@@ -35,7 +35,7 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/dead-letters/{id}/payload", put(operate::repair))
         .route("/v1/dead-letters/{id}/redrive", post(operate::redrive))
         .route("/v1/reconcile", get(operate::reconcile))
-        .route("/rest/v1/{table}", get(table::table).fallback(find::other_method))
+        .route("/rest/v1/{table}", get(table::table).post(insert::insert).fallback(find::other_method))
         .route("/v1/sql", get(sql::get).post(sql::post))
         .route("/ingresar-datos", post(compat::ingest))
         .route("/ingresar-datos/", post(compat::ingest))

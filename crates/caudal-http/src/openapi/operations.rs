@@ -84,7 +84,9 @@ impl Operation {
 }
 
 const PUBLISH_PROBLEMS: &[u16] = &[403, 404, 408, 409, 413, 415, 422, 504, 507];
-const READ_PROBLEMS: &[u16] = &[404, 406, 422, 504];
+const INSERT_PROBLEMS: &[u16] = &[300, 403, 404, 406, 408, 409, 413, 415, 422, 504, 507];
+const INSERTS: &[&str] = &["application/json", "text/csv"];
+const READ_PROBLEMS: &[u16] = &[300, 404, 406, 416, 422, 504];
 const SQL_PROBLEMS: &[u16] = &[403, 404, 406, 408, 413, 415, 504];
 const PUBLISHED: &[Answer] =
     &[(200, JSON, "Published"), (201, JSON, "Published"), (202, JSON, "Published"), (207, JSON, "Published")];
@@ -148,6 +150,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .params(&["table", "select", "order", "limit", "offset", "and", "or", "prefer"])
         .answers(TABLE)
         .problems(READ_PROBLEMS)
+        .errors(Errors::Postgrest),
+    op("post", "/rest/v1/{table}", "publish", "Insert records as PostgREST's clients do: all of them or none")
+        .params(&["table", "select", "prefer"])
+        .body(INSERTS)
+        .answers(&[(201, JSON, "Rows"), (202, &[], "")])
+        .problems(INSERT_PROBLEMS)
         .errors(Errors::Postgrest),
     op("get", "/v1/sql", "sql", "The rows of one statement that reads")
         .params(&["statement", "limit"])

@@ -4,6 +4,7 @@ pub(crate) mod answer;
 pub(crate) mod body;
 mod cloudevents;
 mod csv;
+pub(crate) mod insert;
 mod lines;
 mod media;
 

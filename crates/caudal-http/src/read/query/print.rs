@@ -12,7 +12,8 @@ use super::{At, Query, Term};
 
 /// Quoted where a name holds what means something.
 fn name(text: &str) -> String {
-    let plain = !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
+    // `count()` is a count, whatever relation is called so.
+    let plain = text != "count" && !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
     if plain { text.to_owned() } else { quoted(text) }
 }
 
