@@ -3,6 +3,7 @@
 //! A store's tests say how to open one ([`Fixture`]) and call [`store_conformance!`](crate::store_conformance), which makes
 //! one test a case.
 
+pub mod analysing;
 pub mod appending;
 pub mod catalogue;
 pub mod operating;
@@ -50,6 +51,7 @@ macro_rules! store_conformance {
                 repair_replaces_payload, tally_is_conserved, drift_adds_up;
             catalogue: migrates_once, concurrent_migrations, adds_columns, names_type_mismatch,
                 refuses_foreign_tables, describes_itself;
+            analysing: statements_answer_rows, statements_only_read, statements_leave_nothing_behind, estimates_tell_scans;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,
                 early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing, missing_table_is_setup;
         );
