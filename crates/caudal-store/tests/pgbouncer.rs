@@ -21,7 +21,10 @@ fn bouncer(server_port: u16) -> &'static PgBouncer {
 async fn open() -> Fixture {
     let direct = database().await.expect("a database");
     let (port, name) = port_and_name(&direct);
-    let config = PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer(port).url(&name), "test") };
+    let mut config =
+        PostgresConfig { transaction_pooling: true, ..PostgresConfig::new(bouncer(port).url(&name), "test") };
+    // The tests' own user is one.
+    config.analysts.refuse_superuser = false;
     let store = PostgresStore::connect(config).await.expect("connect");
     store.migrate().await.expect("migrate");
     let database = direct.clone();

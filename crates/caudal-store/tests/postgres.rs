@@ -9,7 +9,10 @@ use caudal_testkit::store::Fixture;
 
 async fn open() -> Fixture {
     let url = database().await.expect("a database");
-    let store = PostgresStore::connect(PostgresConfig::new(&url, "test")).await.expect("connect");
+    let mut config = PostgresConfig::new(&url, "test");
+    // The tests' own user is one.
+    config.analysts.refuse_superuser = false;
+    let store = PostgresStore::connect(config).await.expect("connect");
     store.migrate().await.expect("migrate");
     let database = url.clone();
     let run = move |sql: String| {

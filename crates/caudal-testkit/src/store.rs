@@ -3,6 +3,7 @@
 //! A store's tests say how to open one ([`Fixture`]) and call [`store_conformance!`](crate::store_conformance), which makes
 //! one test a case.
 
+pub mod analysing;
 pub mod appending;
 pub mod catalogue;
 pub mod differential;
@@ -62,6 +63,7 @@ macro_rules! store_conformance {
                 repeats_race_with_the_sweep, tails_outlive_what_they_saw;
             found: tables_columns_and_keys, own_tables_are_left_out, odd_names, values_as_they_are, filters_and_order,
                 marks_change_with_the_tables_only, unknown_schemas_are_setup, a_table_that_went_away;
+            analysing: statements_answer_rows, statements_only_read, statements_leave_nothing_behind, estimates_tell_scans;
             reading: plans_match_the_evaluator, orders_and_pages, json_equality, streams_with_a_slow_consumer,
                 early_drops_free_the_store, open_streams_block_nobody, concurrent_gets, tail_skips_and_repeats_nothing,
                 changes_skip_and_repeat_nothing, changes_refuse_foreign_marks, missing_table_is_setup;

@@ -52,7 +52,7 @@ pub(super) fn array_of(ty: ColumnType) -> Type {
 }
 
 /// A parameter that is encoded already; one of type `unknown` is a literal in text, whose type the server infers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Raw(pub(super) Vec<u8>);
 
 impl ToSql for Raw {

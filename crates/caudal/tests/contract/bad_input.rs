@@ -211,7 +211,6 @@ fn reads() -> Vec<Bad> {
         table("35 SQL in order", "order=n%3Bselect%201".into(), "unknown_column"),
         table("35 function in select", "select=pg_sleep(1)".into(), "unknown_relation"),
         table("35 cast in select", "select=n::regclass".into(), "bad_filter"),
-        table("36 not a regular expression", "customer=match.(".into(), "bad_value"),
         table("37 33 terms", many.join("&"), "bad_filter"),
         table("37 1,001 values", format!("n=in.({})", list.join(",")), "bad_filter"),
         table("38 limit beyond 64 bits", "limit=99999999999999999999".into(), "bad_filter"),

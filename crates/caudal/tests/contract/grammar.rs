@@ -91,6 +91,10 @@ async fn relations_of_every_kind() {
             get("/rest/v1/writer?select=name,book!writer_id()&or=(book.not.is.null,name.eq.Cid)&order=name").await,
             json!([{ "name": "Ana" }, { "name": "Ben" }, { "name": "Cid" }])
         );
+        assert_eq!(
+            get("/rest/v1/writer?select=name,pupils:writer!mentor_id(name)&pupils.order=name&order=id&limit=1").await,
+            json!([{ "name": "Ana", "pupils": [{ "name": "Ben" }, { "name": "Cid" }] }])
+        );
         // One to one, many to many, and further in.
         assert_eq!(
             get("/rest/v1/book?select=title,cover(colour),tag(word)&order=id&tag.order=word").await,
@@ -205,7 +209,7 @@ async fn what_is_wrong_is_named_with_what_there_is() {
         assert!(no("/rest/v1/book?titel=eq.1", 400, "unknown_column").await.contains("\"title\""));
         assert!(no("/rest/v1/book?select=writers(name)", 400, "unknown_relation").await.contains("\"writer\""));
         assert!(no("/rest/v1/book?select=writer(name)", 300, "ambiguous_relation").await.contains("writer!"));
-        assert!(no("/rest/v1/writer?select=writer(name)", 300, "ambiguous_relation").await.contains("writer_id"));
+        assert!(no("/rest/v1/writer?select=writer(name)", 300, "ambiguous_relation").await.contains("mentor_id"));
         assert!(no("/rest/v1/book?select=id&cover.colour=eq.blue", 400, "not_embedded").await.contains("cover(*)"));
         no("/rest/v1/book?select=id,cover(colour)&cover=eq.blue", 400, "related_filter").await;
         assert!(no("/rest/v1/book?title=equals.x", 400, "bad_filter").await.contains("imatch"));

@@ -22,6 +22,8 @@ pub(super) struct Relation {
     /// The words that single it out as a hint: constraints, columns, the table between.
     hints: Vec<String>,
     cardinality: &'static str,
+    /// How a request says that it means this one.
+    said: String,
 }
 
 impl Relation {
@@ -35,7 +37,7 @@ impl Relation {
 /// # Errors
 /// `400` when there is none, `300` when several fit.
 pub(super) fn relation(catalogue: &Catalogue<'_>, table: &Table, wanted: &Related) -> Result<Relation, Problem> {
-    let mut fitting = candidates(catalogue, table, &wanted.relation);
+    let mut fitting = candidates(catalogue, table, wanted);
     if let Some(hint) = &wanted.hint {
         fitting.retain(|relation| relation.hints.contains(hint));
     }
@@ -46,12 +48,16 @@ pub(super) fn relation(catalogue: &Catalogue<'_>, table: &Table, wanted: &Relate
 }
 
 /// By the other table's name, by the constraint's, or by the column's that refers to it.
-fn candidates(catalogue: &Catalogue<'_>, table: &Table, name: &str) -> Vec<Relation> {
-    let relations = catalogue.relations;
+///
+/// A table that refers to itself: the column is the one that a row refers to, the table with a hint those that refer to it.
+fn candidates(catalogue: &Catalogue<'_>, table: &Table, wanted: &Related) -> Vec<Relation> {
+    let (relations, name) = (catalogue.relations, wanted.relation.as_str());
     let mut all = Vec::new();
     for key in relations.keys_from(table) {
         let by_column = key.from.columns.len() == 1 && key.from.columns[0] == name;
-        if key.to.table == name || key.name == name || by_column {
+        let to_itself = key.to == KeyEnd { columns: key.to.columns.clone(), ..key.from.clone() };
+        let by_table = key.to.table == name && !(to_itself && wanted.hint.is_some());
+        if by_table || key.name == name || by_column {
             all.extend(direct(catalogue, table, key, &key.from, &key.to, false));
         }
     }
@@ -94,12 +100,16 @@ fn direct(
     if key.from.columns.len() == 1 {
         hints.push(key.from.columns[0].clone());
     }
+    let said = match (many, &key.from.columns[..]) {
+        (false, [column]) if there.table == table.name => column.clone(),
+        _ => format!("{}!{}", there.table, hints.last().unwrap_or(&key.name)),
+    };
     let cardinality = match (many, key.one_to_one) {
         (true, _) => "one-to-many",
         (false, true) => "one-to-one",
         (false, false) => "many-to-one",
     };
-    Some(Relation { table: other, on, through: None, many, hints, cardinality })
+    Some(Relation { table: other, on, through: None, many, hints, cardinality, said })
 }
 
 fn through(
@@ -114,7 +124,8 @@ fn through(
     let link = pairs(between, &right.from, &other, &right.to)?;
     let hints = vec![between.name.clone(), left.name.clone(), right.name.clone()];
     let through = Some(Link { table: between.clone(), on: link });
-    Some(Relation { table: other, on, through, many: true, hints, cardinality: "many-to-many" })
+    let said = format!("{}!{}", right.to.table, between.name);
+    Some(Relation { table: other, on, through, many: true, hints, cardinality: "many-to-many", said })
 }
 
 fn pairs(one: &Table, here: &KeyEnd, other: &Table, there: &KeyEnd) -> Option<Vec<(usize, usize)>> {
@@ -127,7 +138,7 @@ fn ambiguous(table: &Table, wanted: &Related, fitting: &[Relation]) -> Problem {
         .iter()
         .map(|r| json!({ "cardinality": r.cardinality, "relationship": r.hints.join(" or "), "embedding": format!("{} with {}", table.name, r.table.name) }))
         .collect();
-    let hints: Vec<String> = fitting.iter().map(|r| format!("{name}!{}", r.hints[0])).collect();
+    let hints: Vec<&str> = fitting.iter().map(|r| r.said.as_str()).collect();
     let detail = format!("{} and {name} are related in {} ways; say which: {}", table.name, fitting.len(), hints.join(", "));
     Problem::new(StatusCode::MULTIPLE_CHOICES, "ambiguous_relation", detail).with("ways", ways)
 }

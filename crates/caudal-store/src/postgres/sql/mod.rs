@@ -98,7 +98,7 @@ impl Sql {
             }
         }
         self.joined(scope, within, &embeds);
-        self.group(scope.plan);
+        self.group(scope);
         self.order(scope);
         let plan = scope.plan;
         if let Some(limit) = plan.limit {
@@ -194,14 +194,18 @@ impl Sql {
         }
     }
 
-    fn group(&mut self, plan: &ReadPlan) {
-        if !plan.is_grouped() {
+    /// By the values themselves, not by what they are turned into to travel: JSON, for one, cannot be grouped by.
+    fn group(&mut self, scope: Scope<'_>) {
+        if !scope.plan.is_grouped() {
             return;
         }
-        let plain = plan.select.iter().enumerate().filter(|(_, selected)| !selected.value.is_aggregate());
-        let places: Vec<String> = plain.map(|(i, _)| (i + 1).to_string()).collect();
-        if !places.is_empty() {
-            let _ = write!(self.text, " group by {}", places.join(", "));
+        let mut between = " group by ";
+        for (i, selected) in scope.plan.select.iter().enumerate().filter(|(_, s)| !s.value.is_aggregate()) {
+            self.text.push_str(std::mem::replace(&mut between, ", "));
+            match &selected.value {
+                Value::Field(field) => self.field(scope, field),
+                _ => drop(write!(self.text, "{}", i + 1)),
+            }
         }
     }
 
@@ -264,8 +268,14 @@ impl Sql {
         }
     }
 
+    /// The same value is the same parameter: only so does the server see that two expressions are one, in a group and in its order.
+    /// Not literals: each place makes another type of them.
     fn bind(&mut self, value: Raw, ty: Type) {
-        self.values.push((value, ty));
-        let _ = write!(self.text, "${}", self.values.len());
+        let known = self.values.iter().position(|(known, of)| *of == ty && ty != Type::UNKNOWN && *known == value);
+        let number = known.unwrap_or(self.values.len());
+        if known.is_none() {
+            self.values.push((value, ty));
+        }
+        let _ = write!(self.text, "${}", number + 1);
     }
 }
