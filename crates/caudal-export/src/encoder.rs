@@ -9,16 +9,22 @@ use parquet::arrow::ArrowWriter;
 #[cfg(feature = "parquet")]
 use parquet::basic::{Compression, ZstdLevel};
 #[cfg(feature = "parquet")]
-use parquet::file::properties::WriterProperties;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 #[cfg(feature = "parquet")]
 use crate::columns::Columns;
 use crate::csv::Csv;
 
-/// A Parquet row group goes out when it takes this many bytes encoded: it is what a file under way holds in memory, besides a
-/// batch of rows and the list of the groups before it.
+/// A Parquet row group goes out when it holds this much memory, its pages and dictionaries under way included: it is what a file
+/// under way takes, besides a batch of rows and the list of the groups before it.
 #[cfg(feature = "parquet")]
-const ROW_GROUP_BYTES: usize = 8 * 1024 * 1024;
+const ROW_GROUP_BYTES: usize = 6 * 1024 * 1024;
+/// Bytes of one page, and of the dictionary of one column. Small, because every column holds one of each: with the writer's
+/// megabytes they, and not the rows, would fill a group.
+#[cfg(feature = "parquet")]
+const PAGE_BYTES: usize = 256 * 1024;
+#[cfg(feature = "parquet")]
+const DICTIONARY_BYTES: usize = 64 * 1024;
 #[cfg(feature = "parquet")]
 const ROW_GROUP_ROWS: usize = 1_000_000;
 
@@ -184,6 +190,9 @@ impl Encoder {
                     writer.write(&batch)?;
                 }
                 if writer.memory_size() >= ROW_GROUP_BYTES {
+                    // At once, instead of by doubling.
+                    let group = writer.in_progress_size();
+                    writer.inner_mut().reserve_exact(group + group / 16);
                     writer.flush()?;
                 }
             }
@@ -197,6 +206,11 @@ fn properties() -> Result<WriterProperties, EncodeError> {
     // Level 1: within a few percent of the higher ones on rows, at several times their speed.
     Ok(WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(1)?))
+        .set_data_page_size_limit(PAGE_BYTES)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        // Of the groups alone: what is known of each page would be kept until the footer.
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_offset_index_disabled(true)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_created_by(concat!("caudal ", env!("CARGO_PKG_VERSION")).to_owned())
         .build())
