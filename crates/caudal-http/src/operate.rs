@@ -9,8 +9,8 @@ use bytes::Bytes;
 use caudal_core::dead_letter::{DeadLetterState, KeptDeadLetter, payload_as_text};
 use caudal_core::limits::RECORD_BYTES_MAX;
 use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar, Selected};
-use caudal_core::schema::ID;
 use caudal_core::row::field;
+use caudal_core::schema::ID;
 use caudal_engine::receipt::Receipt;
 use caudal_engine::redrive::Redriven;
 use caudal_engine::topic::Topic;
@@ -22,8 +22,8 @@ use uuid::Uuid;
 
 use crate::problem::{Problem, json_response};
 use crate::publish::find_topic;
-use crate::read::table::plan_of;
 use crate::read::record::parse_id;
+use crate::read::table::plan_of;
 use crate::state::App;
 
 type AppState = State<Arc<App>>;

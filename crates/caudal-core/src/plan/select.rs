@@ -22,12 +22,21 @@ impl Selected {
 pub enum Value {
     Field(Field),
     /// How many rows the group has.
-    Count { cast: Option<Cast> },
-    Aggregate { function: Aggregate, field: Field, cast: Option<Cast> },
+    Count {
+        cast: Option<Cast>,
+    },
+    Aggregate {
+        function: Aggregate,
+        field: Field,
+        cast: Option<Cast>,
+    },
     /// The rows of an embed as JSON: an array, or an object or null where there is at most one.
     Embed(usize),
     /// One item of an embed's own select, in this row: the value where there is at most one row, else a JSON array of them.
-    Spread { embed: usize, item: usize },
+    Spread {
+        embed: usize,
+        item: usize,
+    },
 }
 
 impl Value {

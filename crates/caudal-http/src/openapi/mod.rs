@@ -85,7 +85,10 @@ fn parameter(name: &str) -> Value {
 /// A table under its own name: the generic route with the columns as parameters, and its row as the answer.
 fn table_operation(table: &Table) -> Value {
     const GENERIC: &str = "/rest/v1/{table}";
-    let Some(generic) = OPERATIONS.iter().find(|operation| (operation.method, operation.path) == ("get", GENERIC)) else { return Value::Null };
+    let Some(generic) = OPERATIONS.iter().find(|operation| (operation.method, operation.path) == ("get", GENERIC))
+    else {
+        return Value::Null;
+    };
     let shared = generic.params.iter().filter(|name| **name != "table").map(|name| parameter(name));
     // A column that is called like a parameter cannot be filtered by.
     let columns = table.columns.iter().filter(|column| !generic.params.contains(&column.name.as_str()));

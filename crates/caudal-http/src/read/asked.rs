@@ -44,7 +44,9 @@ impl Asked {
                 }
                 "handling=lenient" => true,
                 // Of a write, or said by clients on every request; a read has nothing to do for them.
-                other => ["return=", "resolution=", "missing=", "tx=", "max-affected="].iter().any(|word| other.starts_with(word)),
+                other => ["return=", "resolution=", "missing=", "tx=", "max-affected="]
+                    .iter()
+                    .any(|word| other.starts_with(word)),
             };
             match known {
                 true if preference.starts_with("count=") || preference.starts_with("handling=") => {

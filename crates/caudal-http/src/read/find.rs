@@ -12,6 +12,7 @@ use crate::publish::method_not_allowed;
 use crate::state::App;
 
 const PROFILE: &str = "accept-profile";
+const CUSTOMARY: &str = "public";
 
 /// # Errors
 /// `404` for a table and `406` for a schema that is not served, with the closest one that is.
@@ -22,6 +23,8 @@ pub(crate) fn find_table(app: &App, name: &str, headers: &HeaderMap) -> Result<A
     let table = match &profile {
         None => engine.table(name),
         Some(schema) if relations.schemas().iter().any(|served| served == schema) => engine.table_in(schema, name),
+        // What clients name when nobody told them a schema: Caudal's own tables are always served.
+        Some(schema) if schema == CUSTOMARY || schema == relations.home() => engine.table_in(relations.home(), name),
         Some(schema) => {
             let served = choices(schema, relations.schemas().iter());
             let detail = format!("schema {:?} is not served; {served}", excerpt(schema));

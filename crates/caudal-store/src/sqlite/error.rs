@@ -45,9 +45,8 @@ pub(super) fn asked(error: &Error) -> Option<StoreError> {
     if let Some((_, why)) = text.split_once(REFUSED) {
         return Some(StoreError::Asked(why.to_owned()));
     }
-    text.contains("integer overflow").then(|| {
-        StoreError::Asked("the sum is beyond 64 bits, which SQLite cannot add up; PostgreSQL can".to_owned())
-    })
+    text.contains("integer overflow")
+        .then(|| StoreError::Asked("the sum is beyond 64 bits, which SQLite cannot add up; PostgreSQL can".to_owned()))
 }
 
 /// The rejection, when the error is about the values of one row: a constraint, a trigger's `RAISE(ABORT)`, a size, a type.

@@ -46,7 +46,9 @@ pub(super) fn register(conn: &Connection) -> Result<()> {
     })?;
     conn.create_scalar_function(JSON_TEXT, 1, flags, |context| Ok(text(context, 0).and_then(json::as_text)))?;
     conn.create_scalar_function(JSON_ANY, 1, flags, |context| Ok(any_as_json(context.get_raw(0))))?;
-    conn.create_scalar_function(CAST, 3, flags, |context| cast(context.get_raw(0), text(context, 1), text(context, 2)))?;
+    conn.create_scalar_function(CAST, 3, flags, |context| {
+        cast(context.get_raw(0), text(context, 1), text(context, 2))
+    })?;
     conn.create_scalar_function(LIKE, 2, flags, |context| {
         Ok(text(context, 0).zip(text(context, 1)).map(|(pattern, text)| like(&folded(pattern), &folded(text))))
     })?;
@@ -99,10 +101,12 @@ fn cast(value: ValueRef<'_>, from: Option<&str>, to: Option<&str>) -> Result<Val
                 ("date", "timestamptz") => Date::parse(text).map(|day| Value::Text(day.midnight().to_string())),
                 (from, to) if from == to => Some(Value::Text(text.to_owned())),
                 (_, "text") => Some(Value::Text(text.to_owned())),
-                ("text", _) => return of_text(text, to).ok_or_else(|| bad(text)).and_then(|value| match value {
-                    Value::Integer(number) if whole => in_range(number),
-                    value => Ok(value),
-                }),
+                ("text", _) => {
+                    return of_text(text, to).ok_or_else(|| bad(text)).and_then(|value| match value {
+                        Value::Integer(number) if whole => in_range(number),
+                        value => Ok(value),
+                    });
+                }
                 _ => None,
             }
             .ok_or_else(|| bad(text))

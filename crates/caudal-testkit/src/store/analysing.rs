@@ -92,7 +92,7 @@ pub async fn estimates_tell_scans(fx: Fixture) {
     let table = filled(&fx).await;
     let by = |name: &str, value: Scalar| {
         let column = table.column(name).expect("column");
-        let filter = vec![Filter::Compare { column, op: Comparison::Eq, value }];
+        let filter = vec![Filter::Compare { field: column.into(), op: Comparison::Eq, value }];
         ReadPlan { filter, ..ReadPlan::all(table.clone()) }
     };
     let by_id = fx.store.estimate(&by("_id", Scalar::Uuid(Uuid::now_v7()))).await.expect("estimate");

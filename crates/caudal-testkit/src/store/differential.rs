@@ -155,7 +155,8 @@ impl Random<'_> {
             0..=2 => {
                 let field = self.field(|_| true);
                 let ty = field.ty(self.table);
-                let ops = [Comparison::Eq, Comparison::Neq, Comparison::Gt, Comparison::Gte, Comparison::Lt, Comparison::Lte];
+                let ops =
+                    [Comparison::Eq, Comparison::Neq, Comparison::Gt, Comparison::Gte, Comparison::Lt, Comparison::Lte];
                 // JSON is equal or not on both stores, and has an order on one.
                 let op = *self.chance.pick(if ty == ColumnType::Jsonb { &ops[..2] } else { &ops });
                 Filter::Compare { field, op, value: self.scalar(ty) }
@@ -194,12 +195,27 @@ impl Random<'_> {
             ColumnType::Int8 => Scalar::Int8(self.chance.between(0, 9) as i64 - 4),
             ColumnType::Float8 => Scalar::Float8(*self.chance.pick(&[0.5, -1.25, 1e10, 3.0, 0.0, -3.0])),
             ColumnType::Text => {
-                let texts = ["", "a", "A", "b", "ab", "a_b", "Z", "é", "zz\\", "1", "true", "2020-02-29", "Z'; drop table x; --"];
+                let texts = [
+                    "",
+                    "a",
+                    "A",
+                    "b",
+                    "ab",
+                    "a_b",
+                    "Z",
+                    "é",
+                    "zz\\",
+                    "1",
+                    "true",
+                    "2020-02-29",
+                    "Z'; drop table x; --",
+                ];
                 Scalar::Text((*self.chance.pick(&texts)).to_owned())
             }
             ColumnType::Bool => Scalar::Bool(self.chance.one_in(2)),
             ColumnType::Timestamptz => {
-                let times = ["2024-01-01T00:00:00Z", "2024-01-01T00:00:00.05Z", "2023-12-31T23:59:59Z", "2020-02-29T00:00:00Z"];
+                let times =
+                    ["2024-01-01T00:00:00Z", "2024-01-01T00:00:00.05Z", "2023-12-31T23:59:59Z", "2020-02-29T00:00:00Z"];
                 Scalar::Timestamptz(at(self.chance.pick::<&str>(&times)))
             }
             ColumnType::Date => {

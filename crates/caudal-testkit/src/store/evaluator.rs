@@ -207,9 +207,7 @@ fn cast(value: Scalar, to: Cast) -> Scalar {
         (Scalar::Date(v), "text") => Scalar::Text(v.to_string()),
         (Scalar::Date(v), "timestamptz") => Scalar::Timestamptz(Instant(i64::from(v.0) * 86_400_000_000)),
         (Scalar::Timestamptz(v), "date") => Scalar::Date(v.date()),
-        (Scalar::Timestamptz(v), "text") => {
-            Scalar::Text(v.to_string().replace('T', " ").replace("+00:00", "+00"))
-        }
+        (Scalar::Timestamptz(v), "text") => Scalar::Text(v.to_string().replace('T', " ").replace("+00:00", "+00")),
         (value, name) => panic!("{value:?} is not cast to {name}"),
     }
 }

@@ -170,8 +170,7 @@ pub async fn orders_and_pages(fx: Fixture) {
     let plan = ReadPlan { limit: Some(0), ..ReadPlan::all(table.clone()) };
     assert!(ids_of(&*fx.store, plan).await.is_empty());
     // A subset of the columns, in another order, under other names.
-    let select =
-        ["j", "i", "_id"].map(|name| Selected::column(table.column(name).expect("column"), "x"));
+    let select = ["j", "i", "_id"].map(|name| Selected::column(table.column(name).expect("column"), "x"));
     let plan = ReadPlan { select: select.to_vec(), ..ReadPlan::all(table.clone()) };
     let types = plan.types();
     for row in read_all(&*fx.store, plan).await.rows() {

@@ -137,7 +137,7 @@ async fn aggregates_casts_and_operators() {
             json!([
                 { "year": null, "count": 1, "sum": 3.25, "top": 3.25 },
                 { "year": 1999, "count": 1, "sum": 12.5, "top": 12.5 },
-                { "year": 2005, "count": 2, "sum": 8, "top": 8 },
+                { "year": 2005, "count": 2, "sum": 8.75, "top": 8.75 },
             ])
         );
         assert_eq!(get("/rest/v1/book?select=count()&year=eq.1").await, json!([{ "count": 0 }]));
@@ -147,7 +147,7 @@ async fn aggregates_casts_and_operators() {
         );
         assert_eq!(
             get("/rest/v1/book?select=price::text,id::text&order=id&limit=2").await,
-            json!([{ "price": "12.5", "id": "10" }, { "price": "8", "id": "11" }])
+            json!([{ "price": "12.5", "id": "10" }, { "price": "8.75", "id": "11" }])
         );
         let titles = async |terms: &str| {
             let found = get(&format!("/rest/v1/book?select=title&order=title&{terms}")).await;
@@ -215,18 +215,31 @@ async fn what_is_wrong_is_named_with_what_there_is() {
         assert!(no("/rest/v1/book?title=equals.x", 400, "bad_filter").await.contains("imatch"));
         assert!(no("/rest/v1/book?select=title.total()", 400, "bad_filter").await.contains("there are sum"));
         assert!(no("/rest/v1/book?select=title::txt", 400, "bad_filter").await.contains("\"text\""));
-        no("/rest/v1/book?select=title->a", 400, "bad_filter").await;
         no("/rest/v1/book?select=tag(word)&order=tag(word)", 400, "bad_filter").await;
         no("/rest/v1/book?select=year,count()&order=id", 400, "bad_filter").await;
-        for path in ["select=(", "select=a(", "select=title,", "or=(", "or=()", "or=(id.eq.1", "order=.desc", "id=eq", "id=", "limit=x", "select=cover(colour"] {
+        for path in [
+            "select=(",
+            "select=a(",
+            "select=title,",
+            "or=(",
+            "or=()",
+            "or=(id.eq.1",
+            "order=.desc",
+            "id=eq",
+            "id=",
+            "limit=x",
+            "select=cover(colour",
+        ] {
             if path != "id=" {
                 no(&format!("/rest/v1/book?{path}"), 400, "bad_filter").await;
             }
         }
         let deep = format!("/rest/v1/book?and={}id.eq.1{}", "(and".repeat(30) + "(", ")".repeat(31));
         no(&deep, 400, "bad_filter").await;
-        let many = (0..10_000).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
-        assert!(no(&format!("/rest/v1/book?id=in.({many})"), 400, "bad_filter").await.contains("1000"));
+        let many = |count: u32| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");
+        let path = format!("/rest/v1/book?id=in.({})", many(1_500));
+        assert!(no(&path, 400, "bad_filter").await.contains("1000"));
+        assert_eq!(api.get(&format!("/rest/v1/book?id=in.({})", many(10_000))).await.unwrap().status, 414);
         no("/rest/v1/book?title=eq.%00", 400, "bad_filter").await;
         no("/rest/v1/book?title=eq.%zz", 400, "bad_filter").await;
         no("/rest/v1/book?title=match.(", 400, "bad_value").await;
@@ -238,7 +251,10 @@ async fn what_is_wrong_is_named_with_what_there_is() {
                 let reply = api.get(&format!("/rest/v1/book?{place}{odd}{end}")).await.unwrap();
                 assert!([200, 400].contains(&reply.status), "{place}{odd}: {}", reply.text());
             }
-            let alias = escaped(&format!("/rest/v1/book?select=\"{}\":title,tag(\"{0}\":word)&limit=1", odd.replace(['"', '\\'], "'")));
+            let alias = escaped(&format!(
+                "/rest/v1/book?select=\"{}\":title,tag(\"{0}\":word)&limit=1",
+                odd.replace(['"', '\\'], "'")
+            ));
             let reply = api.get(&alias).await.unwrap();
             assert_eq!(reply.status, 200, "{alias}: {}", reply.text());
         }

@@ -6,8 +6,31 @@ use super::{DEPTH_MAX, SyntaxError, excerpt};
 
 /// Every operator, as an error lists them.
 pub(super) const OPERATORS: &[&str] = &[
-    "eq", "neq", "gt", "gte", "lt", "lte", "like", "ilike", "match", "imatch", "in", "is", "isdistinct", "fts", "plfts",
-    "phfts", "wfts", "cs", "cd", "ov", "sl", "sr", "nxr", "nxl", "adj",
+    "eq",
+    "neq",
+    "gt",
+    "gte",
+    "lt",
+    "lte",
+    "like",
+    "ilike",
+    "match",
+    "imatch",
+    "in",
+    "is",
+    "isdistinct",
+    "fts",
+    "plfts",
+    "phfts",
+    "wfts",
+    "cs",
+    "cd",
+    "ov",
+    "sl",
+    "sr",
+    "nxr",
+    "nxl",
+    "adj",
 ];
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +53,25 @@ pub(crate) struct Test {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Operation {
-    Compare { how: Compared, quantifier: Option<Quantifier>, value: String },
+    Compare {
+        how: Compared,
+        quantifier: Option<Quantifier>,
+        value: String,
+    },
     /// `isdistinct`
     Distinct(String),
     In(Vec<String>),
     Is(Truth),
-    Search { how: Search, config: Option<String>, query: String },
+    Search {
+        how: Search,
+        config: Option<String>,
+        query: String,
+    },
     /// Containment, overlap and the range operators.
-    Spatial { how: Spatial, value: String },
+    Spatial {
+        how: Spatial,
+        value: String,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

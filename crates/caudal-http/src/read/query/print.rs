@@ -13,7 +13,8 @@ use super::{At, Query, Term};
 /// Quoted where a name holds what means something.
 fn name(text: &str) -> String {
     // `count()` is a count, whatever relation is called so.
-    let plain = text != "count" && !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
+    let plain =
+        text != "count" && !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$');
     if plain { text.to_owned() } else { quoted(text) }
 }
 
@@ -89,13 +90,16 @@ fn operation(operation: &Operation, in_tree: bool) -> String {
         Operation::In(values) => {
             format!("in.({})", values.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(","))
         }
-        Operation::Is(truth) => format!("is.{}", match truth {
-            Truth::Null => "null",
-            Truth::NotNull => "not_null",
-            Truth::True => "TRUE",
-            Truth::False => "false",
-            Truth::Unknown => "unknown",
-        }),
+        Operation::Is(truth) => format!(
+            "is.{}",
+            match truth {
+                Truth::Null => "null",
+                Truth::NotNull => "not_null",
+                Truth::True => "TRUE",
+                Truth::False => "false",
+                Truth::Unknown => "unknown",
+            }
+        ),
         Operation::Search { how, config, query } => {
             let word = match how {
                 Search::Fts => "fts",
@@ -246,13 +250,18 @@ fn any_operation() -> impl Strategy<Value = Operation> {
     });
     let truth = vec![Truth::Null, Truth::NotNull, Truth::True, Truth::False, Truth::Unknown];
     let search = proptest::sample::select(vec![Search::Fts, Search::Plain, Search::Phrase, Search::Web]);
-    let spatial = proptest::sample::select(vec![Spatial::Contains, Spatial::Overlaps, Spatial::Adjacent, Spatial::NotLeft]);
+    let spatial =
+        proptest::sample::select(vec![Spatial::Contains, Spatial::Overlaps, Spatial::Adjacent, Spatial::NotLeft]);
     prop_oneof![
         compare,
         any_value().prop_map(Operation::Distinct),
         vec(any_value(), 0..4).prop_map(Operation::In),
         proptest::sample::select(truth).prop_map(Operation::Is),
-        (search, of("[a-z]{1,8}"), any_value()).prop_map(|(how, config, query)| Operation::Search { how, config, query }),
+        (search, of("[a-z]{1,8}"), any_value()).prop_map(|(how, config, query)| Operation::Search {
+            how,
+            config,
+            query
+        }),
         (spatial, any_value()).prop_map(|(how, value)| Operation::Spatial { how, value }),
     ]
 }
@@ -262,8 +271,11 @@ fn any_condition() -> impl Strategy<Value = Condition> {
     let leaf = (any_field(), test).prop_map(|(field, test)| Condition::Field { field, test });
     leaf.prop_recursive(3, 12, 4, |inner| {
         let logic = prop_oneof![Just(Logic::And), Just(Logic::Or)];
-        (any::<bool>(), logic, vec(inner, 1..4))
-            .prop_map(|(negated, logic, conditions)| Condition::Tree { negated, logic, conditions })
+        (any::<bool>(), logic, vec(inner, 1..4)).prop_map(|(negated, logic, conditions)| Condition::Tree {
+            negated,
+            logic,
+            conditions,
+        })
     })
 }
 

@@ -37,7 +37,10 @@ pub(crate) enum Item {
     /// `*`
     All,
     /// `alias:count()::cast`
-    Count { alias: Option<String>, cast: Option<String> },
+    Count {
+        alias: Option<String>,
+        cast: Option<String>,
+    },
     /// `alias:field::cast.aggregate()::aggregate_cast`
     Field {
         alias: Option<String>,

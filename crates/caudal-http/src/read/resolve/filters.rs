@@ -41,7 +41,8 @@ fn related(embed: usize, name: &str, test: &Test) -> Result<Filter, Problem> {
         Operation::Is(Truth::Null) => test.negated,
         Operation::Is(Truth::NotNull) => !test.negated,
         _ => {
-            let detail = format!("of the relation {:?} it can only be asked whether it is.null or not.is.null", excerpt(name));
+            let detail =
+                format!("of the relation {:?} it can only be asked whether it is.null or not.is.null", excerpt(name));
             return Err(Problem::bad_request("related_filter", detail));
         }
     };
@@ -141,7 +142,10 @@ fn search(
 ) -> Result<Filter, Problem> {
     let searchable = is_declared(table, &field) || matches!(field.ty(table), ColumnType::Text | ColumnType::Jsonb);
     if !searchable {
-        return Err(bad_filter(format!("text search works on text, JSON and tsvector, which {} is not", called(table, &field))));
+        return Err(bad_filter(format!(
+            "text search works on text, JSON and tsvector, which {} is not",
+            called(table, &field)
+        )));
     }
     let how = match how {
         query::Search::Fts => Search::Query,
@@ -165,7 +169,10 @@ fn spatial(table: &Table, field: Field, how: query::Spatial, value: &str) -> Res
     };
     let contains = matches!(how, Spatial::Contains | Spatial::ContainedBy);
     if !is_declared(table, &field) && !(contains && field.ty(table) == ColumnType::Jsonb) {
-        return Err(bad_filter(format!("{} has no such operator: JSON has cs and cd, arrays and ranges have all", called(table, &field))));
+        return Err(bad_filter(format!(
+            "{} has no such operator: JSON has cs and cd, arrays and ranges have all",
+            called(table, &field)
+        )));
     }
     let value = scalar(table, &field, value)?;
     Ok(Filter::Spatial { field, how, value })

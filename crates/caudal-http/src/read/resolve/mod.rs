@@ -60,11 +60,7 @@ pub(super) fn unknown_column(table: &Table, name: &str) -> Problem {
 }
 
 /// A column's own name may hold dots, which the grammar takes for a path to a relation.
-fn own_field(
-    plan: &ReadPlan,
-    path: &[String],
-    what: &super::query::Condition,
-) -> Option<super::query::Condition> {
+fn own_field(plan: &ReadPlan, path: &[String], what: &super::query::Condition) -> Option<super::query::Condition> {
     let super::query::Condition::Field { field, test } = what else { return None };
     if path.is_empty() || plan.embeds.iter().any(|embed| embed.name == path[0]) {
         return None;
@@ -81,11 +77,14 @@ fn target<'p>(plan: &'p mut ReadPlan, path: &[String]) -> Result<&'p mut ReadPla
     for name in path {
         let found = embed_named(plan, name);
         let Some(index) = found else {
-            return Err(Problem::bad_request("not_embedded", format!(
-                "{:?} is no relation of this request; write it into select: select=*,{}(*)",
-                excerpt(name),
-                excerpt(name)
-            )));
+            return Err(Problem::bad_request(
+                "not_embedded",
+                format!(
+                    "{:?} is no relation of this request; write it into select: select=*,{}(*)",
+                    excerpt(name),
+                    excerpt(name)
+                ),
+            ));
         };
         plan = &mut plan.embeds[index].plan;
     }

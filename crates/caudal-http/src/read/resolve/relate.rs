@@ -139,7 +139,8 @@ fn ambiguous(table: &Table, wanted: &Related, fitting: &[Relation]) -> Problem {
         .map(|r| json!({ "cardinality": r.cardinality, "relationship": r.hints.join(" or "), "embedding": format!("{} with {}", table.name, r.table.name) }))
         .collect();
     let hints: Vec<&str> = fitting.iter().map(|r| r.said.as_str()).collect();
-    let detail = format!("{} and {name} are related in {} ways; say which: {}", table.name, fitting.len(), hints.join(", "));
+    let detail =
+        format!("{} and {name} are related in {} ways; say which: {}", table.name, fitting.len(), hints.join(", "));
     Problem::new(StatusCode::MULTIPLE_CHOICES, "ambiguous_relation", detail).with("ways", ways)
 }
 

@@ -102,12 +102,16 @@ pub(super) fn field(table: &Table, name: &FieldName) -> Result<Field, Problem> {
     let mut path = Vec::new();
     for (i, step) in name.json.iter().enumerate() {
         if step.arrow == Arrow::Text && i + 1 < name.json.len() {
-            return Err(bad_filter(format!("{}: ->> makes text, into which no path goes on; write -> before the last", name.name)));
+            return Err(bad_filter(format!(
+                "{}: ->> makes text, into which no path goes on; write -> before the last",
+                name.name
+            )));
         }
         path.push(match &step.key {
             StepKey::Key(key) => Step::Key(key.clone()),
             StepKey::Index(index) => {
-                let index = i32::try_from(*index).map_err(|_| bad_filter(format!("index {index} is beyond any array")))?;
+                let index =
+                    i32::try_from(*index).map_err(|_| bad_filter(format!("index {index} is beyond any array")))?;
                 Step::Index(index)
             }
         });

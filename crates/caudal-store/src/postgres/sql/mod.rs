@@ -117,7 +117,9 @@ impl Sql {
                 self.text.push_str("count(*)");
                 self.cast(cast.map(|cast| (cast.name, cast.ty)));
             }
-            Value::Aggregate { function, field, cast } => self.aggregate(scope, *function, field, cast.as_ref(), within),
+            Value::Aggregate { function, field, cast } => {
+                self.aggregate(scope, *function, field, cast.as_ref(), within)
+            }
             Value::Embed(embed) => {
                 let _ = write!(self.text, "j{}.rows", embeds[*embed].number());
             }

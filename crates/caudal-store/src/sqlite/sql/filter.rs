@@ -78,13 +78,7 @@ impl Sql {
         Ok(())
     }
 
-    fn compare(
-        &mut self,
-        scope: Scope<'_>,
-        field: &Field,
-        op: Comparison,
-        value: &Scalar,
-    ) -> Result<(), StoreError> {
+    fn compare(&mut self, scope: Scope<'_>, field: &Field, op: Comparison, value: &Scalar) -> Result<(), StoreError> {
         if let Scalar::Jsonb(_) = value {
             match op {
                 Comparison::Eq => {}

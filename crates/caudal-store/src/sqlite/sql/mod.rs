@@ -113,7 +113,8 @@ impl Sql {
     }
 
     fn aggregate(&mut self, scope: Scope<'_>, function: Aggregate, field: &Field) {
-        let as_number_text = function.ty(field.ty(&scope.plan.table)) == ColumnType::Jsonb;
+        let as_number_text =
+            function == Aggregate::Sum && function.ty(field.ty(&scope.plan.table)) == ColumnType::Jsonb;
         self.text.push_str(if as_number_text { "cast(" } else { "" });
         self.text.push_str(match function {
             Aggregate::Sum => "sum(",
