@@ -168,7 +168,8 @@ fn spatial(table: &Table, field: Field, how: query::Spatial, value: &str) -> Res
         query::Spatial::Adjacent => Spatial::Adjacent,
     };
     let contains = matches!(how, Spatial::Contains | Spatial::ContainedBy);
-    if !is_declared(table, &field) && !(contains && field.ty(table) == ColumnType::Jsonb) {
+    let has_it = is_declared(table, &field) || (contains && field.ty(table) == ColumnType::Jsonb);
+    if !has_it {
         return Err(bad_filter(format!(
             "{} has no such operator: JSON has cs and cd, arrays and ranges have all",
             called(table, &field)

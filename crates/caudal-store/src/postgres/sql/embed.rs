@@ -51,7 +51,7 @@ impl Sql {
     }
 
     /// The same without joins: rows are counted or looked for, not shown.
-    pub(super) fn from_where(&mut self, scope: Scope<'_>, within: Option<Within<'_>>) {
+    pub(super) fn matching(&mut self, scope: Scope<'_>, within: Option<Within<'_>>) {
         self.from(scope, within);
         self.conditions(scope, within);
     }
@@ -95,7 +95,7 @@ impl Sql {
         let embed = &scope.plan.embeds[index];
         let inner = self.scope(&embed.plan);
         self.text.push_str("exists (select 1");
-        self.from_where(inner, Some(Within { outer: scope, embed }));
+        self.matching(inner, Some(Within { outer: scope, embed }));
         self.text.push(')');
     }
 
@@ -105,7 +105,7 @@ impl Sql {
         let inner = self.scope(&embed.plan);
         self.text.push_str("(select ");
         self.bytewise(inner, field);
-        self.from_where(inner, Some(Within { outer: scope, embed }));
+        self.matching(inner, Some(Within { outer: scope, embed }));
         self.text.push_str(" limit 1)");
     }
 

@@ -62,7 +62,7 @@ pub(super) fn count(plan: &ReadPlan) -> Sql {
         return sql;
     }
     sql.text.push_str("select count(*)");
-    sql.from_where(scope, None);
+    sql.matching(scope, None);
     sql
 }
 

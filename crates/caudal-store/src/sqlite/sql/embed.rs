@@ -19,7 +19,7 @@ pub(super) struct Within<'p> {
 }
 
 impl Sql {
-    pub(super) fn from_where(&mut self, scope: Scope<'_>, within: Option<Within<'_>>) -> Result<(), StoreError> {
+    pub(super) fn matching(&mut self, scope: Scope<'_>, within: Option<Within<'_>>) -> Result<(), StoreError> {
         let _ = write!(self.text, " from {} t{}", quoted(&scope.plan.table.name), scope.number);
         if let Some(through) = within.and_then(|within| within.embed.through.as_ref()) {
             let _ = write!(self.text, " join {} x{} on ", quoted(&through.table.name), scope.number);
@@ -56,7 +56,7 @@ impl Sql {
         let embed = &scope.plan.embeds[index];
         let inner = self.scope(&embed.plan);
         self.text.push_str("exists (select 1");
-        self.from_where(inner, Some(Within { outer: scope, embed }))?;
+        self.matching(inner, Some(Within { outer: scope, embed }))?;
         self.text.push(')');
         Ok(())
     }
@@ -67,7 +67,7 @@ impl Sql {
         let inner = self.scope(&embed.plan);
         self.text.push_str("(select ");
         self.field(inner, field)?;
-        self.from_where(inner, Some(Within { outer: scope, embed }))?;
+        self.matching(inner, Some(Within { outer: scope, embed }))?;
         self.text.push_str(" limit 1)");
         Ok(())
     }

@@ -52,7 +52,7 @@ pub(super) fn count(plan: &ReadPlan) -> Result<Sql, StoreError> {
     let mut sql = Sql::default();
     let scope = sql.scope(plan);
     sql.text.push_str(if plan.is_grouped() { "select count(*) from (select count(*)" } else { "select count(*)" });
-    sql.from_where(scope, None)?;
+    sql.matching(scope, None)?;
     if plan.is_grouped() {
         sql.group(scope)?;
         sql.text.push(')');
@@ -73,7 +73,7 @@ impl Sql {
 
     /// Everything after a select's list.
     fn rows(&mut self, scope: Scope<'_>, within: Option<embed::Within<'_>>) -> Result<(), StoreError> {
-        self.from_where(scope, within)?;
+        self.matching(scope, within)?;
         self.group(scope)?;
         self.order(scope)?;
         let plan = scope.plan;
