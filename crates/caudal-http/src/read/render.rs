@@ -1,6 +1,6 @@
 //! Rows as JSON, NDJSON or CSV. One value has one spelling, whichever store it came from.
 
-use caudal_core::json::write_string;
+use caudal_core::json::{self, Scanner, write_string};
 use caudal_core::row::{Row, RowBatch, field};
 use caudal_core::schema::ColumnType;
 
@@ -29,6 +29,8 @@ pub(crate) struct Renderer {
     columns: Vec<Shown>,
     encoding: Encoding,
     started: bool,
+    /// Leave out what is null, in JSON values too.
+    stripped: bool,
 }
 
 impl Renderer {
@@ -42,7 +44,18 @@ impl Renderer {
             prefix.push(b':');
             Shown { prefix, name, ty }
         };
-        Self { columns: columns.into_iter().enumerate().map(shown).collect(), encoding, started: false }
+        Self {
+            columns: columns.into_iter().enumerate().map(shown).collect(),
+            encoding,
+            started: false,
+            stripped: false,
+        }
+    }
+
+    /// Without members that are null.
+    pub(crate) fn stripped(mut self, stripped: bool) -> Self {
+        self.stripped = stripped;
+        self
     }
 
     /// The rows of one batch, continuing what was written before.
@@ -83,12 +96,30 @@ impl Renderer {
 
     /// One row as a JSON object.
     pub(crate) fn object(&self, out: &mut Vec<u8>, row: Row<'_>) {
+        if self.stripped {
+            return self.stripped_object(out, row);
+        }
         out.push(b'{');
         for (column, value) in self.columns.iter().zip(row) {
             out.extend_from_slice(&column.prefix);
             match value {
                 Some(value) => json_value(out, column.ty, value),
                 None => out.extend_from_slice(b"null"),
+            }
+        }
+        out.push(b'}');
+    }
+
+    fn stripped_object(&self, out: &mut Vec<u8>, row: Row<'_>) {
+        out.push(b'{');
+        let mut between: &[u8] = b"";
+        for (column, value) in self.columns.iter().zip(row) {
+            let Some(value) = value else { continue };
+            out.extend_from_slice(std::mem::replace(&mut between, b","));
+            out.extend_from_slice(column.prefix.strip_prefix(b",").unwrap_or(&column.prefix));
+            match column.ty {
+                ColumnType::Jsonb => without_nulls(out, field::json(value)),
+                ty => json_value(out, ty, value),
             }
         }
         out.push(b'}');
@@ -118,6 +149,49 @@ impl Renderer {
         }
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// A JSON value without the members of its objects that are null, as PostgreSQL's `json_strip_nulls`; items of arrays stay.
+/// Numbers keep their digits.
+fn without_nulls(out: &mut Vec<u8>, text: &str) {
+    let start = out.len();
+    // What is beyond Caudal's own limits is shown as it is.
+    if strip(out, text).is_err() {
+        out.truncate(start);
+        out.extend_from_slice(text.as_bytes());
+    }
+}
+
+fn strip(out: &mut Vec<u8>, text: &str) -> Result<(), json::Fault> {
+    let mut scanner = Scanner::new(text.as_bytes())?;
+    let (mut first, mut shown) = (true, false);
+    match text.trim_ascii_start().bytes().next() {
+        Some(b'{') => {
+            scanner.open_object()?;
+            out.push(b'{');
+            while let Some(key) = scanner.next_key(std::mem::take(&mut first))? {
+                let value = scanner.value()?;
+                if value != "null" {
+                    out.extend_from_slice(if std::mem::replace(&mut shown, true) { b"," } else { b"" });
+                    write_string(out, &key);
+                    out.push(b':');
+                    strip(out, value)?;
+                }
+            }
+            out.push(b'}');
+        }
+        Some(b'[') => {
+            scanner.open_array()?;
+            out.push(b'[');
+            while scanner.next_item(std::mem::take(&mut first))? {
+                out.extend_from_slice(if std::mem::replace(&mut shown, true) { b"," } else { b"" });
+                strip(out, scanner.value()?)?;
+            }
+            out.push(b']');
+        }
+        _ => out.extend_from_slice(text.as_bytes()),
+    }
+    Ok(())
 }
 
 fn json_value(out: &mut Vec<u8>, ty: ColumnType, value: &[u8]) {

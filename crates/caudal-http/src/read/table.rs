@@ -56,7 +56,7 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         plan.limit = Some(plan.limit.unwrap_or(2).min(2));
     }
     let mut more = bounds::cut(app, &mut plan).await?;
-    let renderer = renderer(&plan, media);
+    let renderer = renderer(&plan, media).stripped(strips_nulls(headers));
     #[cfg(feature = "parquet")]
     let columns = super::files::columns(&plan);
     let capped = Capped::start(app.engine.store.read(plan.clone()).await?, app.config.read.caps()).await?;
@@ -138,6 +138,12 @@ fn renderer(plan: &ReadPlan, media: Media) -> Renderer {
         _ => Encoding::Json,
     };
     Renderer::new(columns, encoding)
+}
+
+/// `application/vnd.pgrst.array+json;nulls=stripped`, and of `object`.
+fn strips_nulls(headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    accept.split(',').next().is_some_and(|first| first.replace(' ', "").contains(";nulls=stripped"))
 }
 
 fn singular(renderer: Renderer, first: Option<&RowBatch>) -> Result<Response, Problem> {

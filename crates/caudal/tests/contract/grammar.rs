@@ -188,6 +188,13 @@ async fn ranges_and_counts() {
         assert_eq!(ask(all, &[("range", "2-")]).await.1, "2-3/*");
         assert_eq!(ask(all, &[("range", "3-1")]).await.0, 416);
         assert_eq!(ask(all, &[("range", "rubbish")]).await.1, "0-3/*");
+        let accept = [("accept", "application/vnd.pgrst.array+json;nulls=stripped")];
+        let path = "/rest/v1/book?select=id,year,writer!writer_id(name,mentor_id)&id=in.(12,13)&order=id";
+        let stripped = api.send("GET", path, &accept, "").await.unwrap().json();
+        assert_eq!(
+            stripped,
+            json!([{ "id": 12, "year": 2005, "writer": { "name": "Ben", "mentor_id": 1 } }, { "id": 13 }])
+        );
         assert_eq!(ask("/rest/v1/book?limit=0", &[]).await.1, "*/*");
         assert_eq!(ask("/rest/v1/book?offset=9", &[exact]).await, (416, "*/4".into(), String::new()));
         assert_eq!(ask("/rest/v1/book?offset=4", &[exact]).await.0, 206);
