@@ -46,6 +46,8 @@ fn hash_of(element: &str) -> String {
     format!("sha256-{}", STANDARD.encode(digest))
 }
 
+const GENERIC: &str = "/rest/v1/{table}";
+
 fn describe(topics: &[String], tables: &[Arc<Table>], database: &str) -> Value {
     let mut paths: Map<String, Value> = Map::new();
     for operation in OPERATIONS {
@@ -56,7 +58,11 @@ fn describe(topics: &[String], tables: &[Arc<Table>], database: &str) -> Value {
     let mut schemas = components::schemas();
     for table in tables {
         schemas.insert(format!("row.{}", table.name), components::row(table));
-        paths.insert(format!("/rest/v1/{}", table.name), json!({ "get": table_operation(table) }));
+        let mut path = json!({ "get": table_operation(table) });
+        if table.insertable {
+            path["post"] = insert_operation(table);
+        }
+        paths.insert(format!("/rest/v1/{}", table.name), path);
     }
     let names: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();
     json!({
@@ -82,9 +88,20 @@ fn parameter(name: &str) -> Value {
     json!({ "$ref": format!("#/components/parameters/{name}") })
 }
 
+/// Inserting into a topic's table under its own name.
+fn insert_operation(table: &Table) -> Value {
+    let generic = OPERATIONS.iter().find(|operation| (operation.method, operation.path) == ("post", GENERIC));
+    let Some(generic) = generic else { return Value::Null };
+    let params: Vec<Value> =
+        generic.params.iter().filter(|name| **name != "table").map(|name| parameter(name)).collect();
+    let mut described = operation_object(generic, &params);
+    described["operationId"] = format!("post /rest/v1/{}", table.name).into();
+    described["summary"] = format!("Insert into {}", table.name).into();
+    described
+}
+
 /// A table under its own name: the generic route with the columns as parameters, and its row as the answer.
 fn table_operation(table: &Table) -> Value {
-    const GENERIC: &str = "/rest/v1/{table}";
     let Some(generic) = OPERATIONS.iter().find(|operation| (operation.method, operation.path) == ("get", GENERIC))
     else {
         return Value::Null;

@@ -128,7 +128,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     op("post", "/v1/dead-letters/redrive", "dead letters", "Send back every dead letter that matches filters")
         .params(&["dryRun", "limit"])
         .answers(&[(200, JSON, "Object")])
-        .problems(&[404, 409, 413, 422, 504, 507]),
+        .problems(&[404, 409, 413, 416, 422, 504, 507]),
     op("get", "/v1/dead-letters/{id}", "dead letters", "One dead letter with its payload")
         .params(&["id"])
         .answers(&[(200, JSON, "DeadLetter")])
@@ -154,7 +154,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     op("post", "/rest/v1/{table}", "publish", "Insert records as PostgREST's clients do: all of them or none")
         .params(&["table", "select", "prefer"])
         .body(INSERTS)
-        .answers(&[(201, JSON, "Rows"), (202, &[], "")])
+        // `return=minimal` has no body, `return=representation` the rows.
+        .answers(&[(201, &[], ""), (202, &[], "")])
         .problems(INSERT_PROBLEMS)
         .errors(Errors::Postgrest),
     op("get", "/v1/sql", "sql", "The rows of one statement that reads")
