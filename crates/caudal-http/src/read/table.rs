@@ -47,7 +47,9 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         Some(count) => Some(total(app, &plan, count).await?),
         None => None,
     };
-    if let Some(total) = total.filter(|total| plan.offset > *total) {
+    // Only what was counted tells where the rows end.
+    let counted = total.filter(|_| asked.count == Some(Count::Exact));
+    if let Some(total) = counted.filter(|total| plan.offset > *total) {
         let detail = format!("An offset of {} was requested, but there are only {total} rows.", plan.offset);
         let problem = not_satisfiable("Requested range not satisfiable".to_owned()).with("details", detail);
         return Err(problem.header(header::CONTENT_RANGE, format!("*/{total}")));
@@ -66,7 +68,7 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     // The first batch decides the status: a read that fails at once is an error, not a broken 200.
     let first = rows.next().await.transpose()?;
     let mut rows = rows.peekable();
-    let shown = shown(&plan, total, first.as_ref(), &mut rows).await;
+    let shown = shown(&plan, counted, first.as_ref(), &mut rows).await;
     let mut response = match media {
         Media::Singular => singular(renderer, first.as_ref())?,
         _ if method == Method::HEAD => StatusCode::OK.into_response(),

@@ -62,6 +62,8 @@ fn asked(error: &Error) -> Option<StoreError> {
     let is = match db.code().code() {
         // Undefined or ambiguous operator or object, no cast, no collation, no order, a column that is not grouped.
         "42883" | "42725" | "42804" | "42846" | "42P18" | "42P22" | "42803" | "42704" => true,
+        // One name for two values that are spread out; a statement that is too complex.
+        "42702" | "54001" | "54011" | "54023" => true,
         // Syntax within a value: a text search query.
         "42601" => true,
         "0A000" => !is_stale_plan(db),

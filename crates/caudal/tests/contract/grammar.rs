@@ -202,6 +202,7 @@ async fn ranges_and_counts() {
         assert_eq!(ask("/rest/v1/book?offset=-1", &[]).await.0, 200);
         assert_eq!(ask(all, &[("prefer", "count=estimated")]).await.1, "0-3/4");
         assert_eq!(ask(all, &[("prefer", "count=planned")]).await.0 / 100, 2);
+        assert_ne!(ask("/rest/v1/book?offset=100000", &[("prefer", "count=planned")]).await.0, 416);
         assert_eq!(ask(all, &[("prefer", "handling=strict, speed=high")]).await.0, 400);
         assert_eq!(ask(all, &[("prefer", "handling=lenient, speed=high")]).await.0, 200);
     })
@@ -241,6 +242,14 @@ async fn what_is_wrong_is_named_with_what_there_is() {
                 no(&format!("/rest/v1/book?{path}"), 400, "bad_filter").await;
             }
         }
+        let path = format!("/rest/v1/book?select=title{}", "->a".repeat(100));
+        no(&path, 400, "bad_filter").await;
+        no(&format!("/rest/v1/book?select={}:title", "a".repeat(64)), 400, "bad_filter").await;
+        let twice = api.get("/rest/v1/writer?select=name,...book!writer_id(x:title,x:year)").await.unwrap();
+        assert!([200, 400].contains(&twice.status), "{}", twice.text());
+        let wide = ["tag(word)"; 100].join(",");
+        let wide = api.get(&format!("/rest/v1/book?select=id,{wide}")).await.unwrap();
+        assert!([200, 400].contains(&wide.status), "{}", wide.text());
         let deep = format!("/rest/v1/book?and={}id.eq.1{}", "(and".repeat(30) + "(", ")".repeat(31));
         no(&deep, 400, "bad_filter").await;
         let many = |count: u32| (0..count).map(|n| n.to_string()).collect::<Vec<_>>().join(",");

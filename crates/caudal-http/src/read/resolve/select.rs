@@ -10,6 +10,11 @@ use super::{Catalogue, bad_filter, is_declared, unknown_column};
 use crate::problem::{Problem, choices, excerpt};
 use crate::read::query::{Arrow, FieldName, Item, Related, StepKey};
 
+/// Steps of one JSON path: no record is nested deeper.
+const PATH_STEPS_MAX: usize = caudal_core::limits::JSON_DEPTH_MAX as usize;
+/// UTF-8 bytes of an alias: PostgreSQL would cut a longer one.
+const ALIAS_BYTES_MAX: usize = 63;
+
 /// A plan of a table with this select; nothing selected is every column.
 pub(super) fn rows_of(catalogue: &Catalogue<'_>, table: Arc<Table>, items: &[Item]) -> Result<ReadPlan, Problem> {
     let mut plan = ReadPlan::all(table);
@@ -31,6 +36,13 @@ pub(super) fn rows_of(catalogue: &Catalogue<'_>, table: Arc<Table>, items: &[Ite
     }
     if items.is_empty() {
         plan.select = all;
+    }
+    if plan
+        .select
+        .iter()
+        .any(|selected| selected.name.len() > ALIAS_BYTES_MAX && plan.table.column(&selected.name).is_none())
+    {
+        return Err(bad_filter(format!("an alias has at most {ALIAS_BYTES_MAX} bytes")));
     }
     if plan.select.is_empty() {
         return Err(bad_filter("select names nothing that the answer would show"));
@@ -98,6 +110,9 @@ pub(super) fn field(table: &Table, name: &FieldName) -> Result<Field, Problem> {
     let found = &table.columns[column];
     if !name.json.is_empty() && found.ty != ColumnType::Jsonb && found.declared.is_none() {
         return Err(bad_filter(format!("{} is no JSON ({}): -> does not apply", found.name, found.type_name())));
+    }
+    if name.json.len() > PATH_STEPS_MAX {
+        return Err(bad_filter(format!("a path has at most {PATH_STEPS_MAX} steps")));
     }
     let mut path = Vec::new();
     for (i, step) in name.json.iter().enumerate() {
