@@ -4,9 +4,11 @@
 //! [`Code`](crate::rejection::Code): repeated keys in one object, U+0000, numbers beyond an IEEE double's range, and
 //! documents over the bounds in [`limits`](crate::limits). A property test holds it to `serde_json` on everything else.
 
+mod field;
 mod path;
 mod same;
 
+pub use field::{write_field, write_field_plain, write_row};
 pub use path::{as_text, item, member};
 pub use same::same;
 

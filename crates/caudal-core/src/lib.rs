@@ -9,6 +9,7 @@
 //! * [`ports`] hands that batch to a store, and [`outcome`] says how each record ended.
 
 pub mod cloud_events;
+pub mod confirm;
 pub mod dead_letter;
 pub mod encode;
 pub mod error;

@@ -11,6 +11,7 @@ use futures_util::stream::BoxStream;
 use serde::Serialize;
 use uuid::Uuid;
 
+use crate::confirm::LaneId;
 use crate::dead_letter::{DeadLetter, KeptDeadLetter};
 use crate::error::{BrokerError, StoreError};
 use crate::message::{Delivery, Durability, Marks, Message, Position};
@@ -54,6 +55,30 @@ pub struct AppendBatch {
     /// The dead letter that these rows repair: settled in the same commit unless a row is bad.
     pub redrives: Option<Uuid>,
     pub drift: Vec<DriftNote>,
+    /// The lanes in which the rows that are stored become pending confirmations.
+    pub lanes: Lanes,
+}
+
+/// Where the rows of a batch are to be confirmed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Lanes {
+    /// Nowhere.
+    #[default]
+    None,
+    All(LaneId),
+    /// One a row.
+    Each(Vec<LaneId>),
+}
+
+impl Lanes {
+    /// Where row `index` is to be confirmed.
+    pub fn of(&self, index: usize) -> Option<LaneId> {
+        match self {
+            Self::None => None,
+            Self::All(lane) => Some(*lane),
+            Self::Each(lanes) => lanes.get(index).copied(),
+        }
+    }
 }
 
 /// A message's bytes, without what its row already holds.
@@ -76,6 +101,7 @@ impl AppendBatch {
             rejected: 0,
             redrives: None,
             drift: Vec::new(),
+            lanes: Lanes::None,
         }
     }
 

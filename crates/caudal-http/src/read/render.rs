@@ -1,6 +1,6 @@
 //! Rows as JSON, NDJSON or CSV. One value has one spelling, whichever store it came from.
 
-use caudal_core::json::{self, Scanner, write_string};
+use caudal_core::json::{self, Scanner, write_field, write_field_plain, write_string};
 use caudal_core::row::{Row, RowBatch, field};
 use caudal_core::schema::ColumnType;
 
@@ -103,7 +103,7 @@ impl Renderer {
         for (column, value) in self.columns.iter().zip(row) {
             out.extend_from_slice(&column.prefix);
             match value {
-                Some(value) => json_value(out, column.ty, value),
+                Some(value) => write_field(out, column.ty, value),
                 None => out.extend_from_slice(b"null"),
             }
         }
@@ -119,7 +119,7 @@ impl Renderer {
             out.extend_from_slice(column.prefix.strip_prefix(b",").unwrap_or(&column.prefix));
             match column.ty {
                 ColumnType::Jsonb => without_nulls(out, field::json(value)),
-                ty => json_value(out, ty, value),
+                ty => write_field(out, ty, value),
             }
         }
         out.push(b'}');
@@ -144,7 +144,7 @@ impl Renderer {
                 (_, None) => {}
                 (ColumnType::Text, Some(value)) => csv_text(out, field::text(value)),
                 (ColumnType::Jsonb, Some(value)) => csv_text(out, field::json(value)),
-                (ty, Some(value)) => plain_value(out, ty, value),
+                (ty, Some(value)) => write_field_plain(out, ty, value),
             }
         }
         out.extend_from_slice(b"\r\n");
@@ -192,47 +192,6 @@ fn strip(out: &mut Vec<u8>, text: &str) -> Result<(), json::Fault> {
         _ => out.extend_from_slice(text.as_bytes()),
     }
     Ok(())
-}
-
-fn json_value(out: &mut Vec<u8>, ty: ColumnType, value: &[u8]) {
-    match ty {
-        ColumnType::Text => write_string(out, field::text(value)),
-        ColumnType::Jsonb => out.extend_from_slice(field::json(value).as_bytes()),
-        ColumnType::Int8 | ColumnType::Float8 | ColumnType::Bool => plain_value(out, ty, value),
-        ColumnType::Timestamptz | ColumnType::Date | ColumnType::Uuid => {
-            out.push(b'"');
-            plain_value(out, ty, value);
-            out.push(b'"');
-        }
-    }
-}
-
-fn plain_value(out: &mut Vec<u8>, ty: ColumnType, value: &[u8]) {
-    match ty {
-        ColumnType::Int8 => out.extend_from_slice(itoa::Buffer::new().format(field::int8(value)).as_bytes()),
-        ColumnType::Float8 => float(out, field::float8(value)),
-        ColumnType::Bool => out.extend_from_slice(if field::boolean(value) { b"true" } else { b"false" }),
-        ColumnType::Timestamptz => field::timestamp(value).write_to(out),
-        ColumnType::Date => field::date(value).write_to(out),
-        ColumnType::Uuid => {
-            let mut text = uuid::Uuid::encode_buffer();
-            out.extend_from_slice(field::uuid(value).as_hyphenated().encode_lower(&mut text).as_bytes());
-        }
-        ColumnType::Text => out.extend_from_slice(value),
-        ColumnType::Jsonb => out.extend_from_slice(field::json(value).as_bytes()),
-    }
-}
-
-/// The shortest text that reads back as the same double; whole numbers without a fraction, as PostgreSQL writes them.
-fn float(out: &mut Vec<u8>, value: f64) {
-    if !value.is_finite() {
-        // JSON has no word for these; tables that Caudal did not fill may hold them.
-        out.extend_from_slice(b"null");
-    } else if value.fract() == 0.0 && value.abs() < 1e15 && !(value == 0.0 && value.is_sign_negative()) {
-        out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
-    } else {
-        out.extend_from_slice(ryu::Buffer::new().format_finite(value).as_bytes());
-    }
 }
 
 /// RFC 4180 quoting, and also around what a spreadsheet would run as a formula.
