@@ -12,6 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::confirm::LaneId;
+use crate::confirm::ports::{Confirm, OperateConfirmations};
 use crate::dead_letter::{DeadLetter, KeptDeadLetter};
 use crate::error::{BrokerError, StoreError};
 use crate::message::{Delivery, Durability, Marks, Message, Position};
@@ -314,9 +315,9 @@ pub trait Retain: Send + Sync {
 }
 
 /// Everything a store does.
-pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain {}
+pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain + Confirm + OperateConfirmations {}
 
-impl<T: Append + Catalogue + Read + Analyse + Operate + Retain> Store for T {}
+impl<T: Append + Catalogue + Read + Analyse + Operate + Retain + Confirm + OperateConfirmations> Store for T {}
 
 /// Publishing to a broker.
 #[async_trait]
