@@ -246,7 +246,7 @@ pub async fn concurrent_workers_conserve_everything(h: &impl Harness) {
     store.assert_sound().await;
     let now = store.status("default").await;
     assert_eq!(super::outcomes(&now), ids.len() as u64, "{now:?}");
-    let said = said.lock().expect("what was said");
+    let said = std::mem::take(&mut *said.lock().expect("what was said"));
     for (id, said) in said.iter() {
         let now = store.look(*id).await;
         assert!(said.contains(&now.state), "{now:?} is none of {said:?}");
