@@ -3,6 +3,7 @@
 pub mod api;
 pub mod broker;
 pub mod chance;
+pub mod confirm;
 mod daemon;
 pub mod emulator;
 #[cfg(feature = "kafka")]

@@ -10,21 +10,20 @@ use caudal_core::time::Instant;
 use rusqlite::{CachedStatement, Connection, params};
 use uuid::Uuid;
 
+use super::confirm;
 use super::error::{refusal, store_error};
 use super::retain::is_expired;
 use super::sql::{column_list, quoted};
 use super::values::{bound, push_row};
+use super::writer::Commit;
 use crate::compare::{conflict, first_difference};
 use crate::expiring::may_have_expired;
 use crate::settle::{KeptText, Settled, without_nul};
 
-pub(super) fn append(
-    conn: &Connection,
-    batch: &AppendBatch,
-    instance: &str,
-    now: Instant,
-) -> Result<Appended, StoreError> {
+pub(super) fn append(commit: &Commit<'_>, batch: &AppendBatch) -> Result<Appended, StoreError> {
+    let Commit { conn, instance, now } = *commit;
     let outcomes = rows(conn, batch, now)?;
+    confirm::enqueue(commit, batch, outcomes.as_deref())?;
     let settled = Settled::of(batch, outcomes)?;
     let dead_kept = keep_dead(conn, batch, &settled, now).map_err(store_error)?;
     count(conn, batch, instance, settled.tally(dead_kept)).map_err(store_error)?;

@@ -21,7 +21,7 @@ const DEAD_LETTER_COLUMNS: &str = "select _id, topic, transaction_id, key, sourc
   payload_encoding, attributes, published_at, dead_at, state, attempts, settled_at, outcome from _dead_letters";
 
 /// An id or an instant out of its text.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl FromSql for Text<Uuid> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -36,7 +36,7 @@ impl FromSql for Text<Instant> {
 }
 
 impl SqliteStore {
-    async fn rows<T: Send + 'static>(
+    pub(super) async fn rows<T: Send + 'static>(
         &self,
         sql: String,
         params: Vec<Box<dyn ToSql + Send>>,
@@ -129,7 +129,7 @@ impl SqliteStore {
     }
 }
 
-fn instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Instant> {
+pub(super) fn instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Instant> {
     row.get::<_, Text<Instant>>(index).map(|t| t.0)
 }
 

@@ -100,7 +100,7 @@ pub(super) fn any_as_json(value: ValueRef<'_>) -> Option<String> {
 
 /// The text that SQLite would make of it; blobs in hexadecimal, as PostgreSQL writes `bytea`, and doubles with the shortest
 /// digits that read back as the same.
-fn any_as_text(value: ValueRef<'_>) -> Option<String> {
+pub(super) fn any_as_text(value: ValueRef<'_>) -> Option<String> {
     Some(match value {
         ValueRef::Null => return None,
         ValueRef::Integer(v) => v.to_string(),
