@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use caudal_core::json;
-use caudal_core::plan::{Aggregate, Cast, Comparison, Field, Filter, Is, ReadPlan, Scalar, Step, Value};
-use caudal_core::row::{Row, field};
+use caudal_core::plan::{Aggregate, Cast, Comparison, Field, Filter, Is, OrderBy, ReadPlan, Scalar, Step, Value};
+use caudal_core::row::Row;
 use caudal_core::schema::ColumnType;
 use caudal_core::time::Instant;
 use uuid::Uuid;
@@ -38,19 +38,27 @@ impl Rows {
         plan.filter.iter().all(|filter| self.holds(filter, row) == Some(true))
     }
 
+    /// The key comes last, in the direction of the term before it.
     fn sorted(&self, plan: &ReadPlan, a: &(Uuid, Values), b: &(Uuid, Values)) -> Ordering {
-        let mut order = Ordering::Equal;
-        for term in &plan.order {
+        let place: Values = plan.order.iter().map(|term| self.field(b, &term.field)).collect();
+        let ids = if plan.order.last().is_some_and(|term| term.descending) { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) };
+        self.placed(&plan.order, a, &place).then(ids)
+    }
+
+    /// How a row lies to a place in an order.
+    pub(super) fn placed(&self, order: &[OrderBy], row: &(Uuid, Values), place: &[Option<Scalar>]) -> Ordering {
+        let mut found = Ordering::Equal;
+        for (term, value) in order.iter().zip(place) {
             let nulls = if term.nulls_first { Ordering::Less } else { Ordering::Greater };
-            order = order.then_with(|| match (self.field(a, &term.field), self.field(b, &term.field)) {
+            found = found.then_with(|| match (self.field(row, &term.field), value) {
                 (None, None) => Ordering::Equal,
                 (None, Some(_)) => nulls,
                 (Some(_), None) => nulls.reverse(),
-                (Some(a), Some(b)) if term.descending => compare(&b, &a),
-                (Some(a), Some(b)) => compare(&a, &b),
+                (Some(a), Some(b)) if term.descending => compare(b, &a),
+                (Some(a), Some(b)) => compare(&a, b),
             });
         }
-        order.then(a.0.cmp(&b.0))
+        found
     }
 
     fn grouped(&self, plan: &ReadPlan, found: &[&(Uuid, Values)]) -> Vec<Values> {
@@ -146,6 +154,7 @@ impl Rows {
                 (Is::True, found) => found == Some(Scalar::Bool(true)),
                 (Is::False, found) => found == Some(Scalar::Bool(false)),
             }),
+            Filter::After { order, place } => Some(self.placed(order, row, place).is_gt()),
             Filter::Not(inner) => self.holds(inner, row).map(|b| !b),
             Filter::And(inner) => self.tree(inner, row, false),
             Filter::Or(inner) => self.tree(inner, row, true),
@@ -236,19 +245,7 @@ fn aggregate(function: Aggregate, values: Vec<Scalar>) -> Option<Scalar> {
 
 /// A store's row as values.
 pub(super) fn decoded(types: &[ColumnType], row: Row<'_>) -> Values {
-    let one = |(ty, bytes): (&ColumnType, Option<&[u8]>)| {
-        bytes.map(|bytes| match ty {
-            ColumnType::Int8 => Scalar::Int8(field::int8(bytes)),
-            ColumnType::Float8 => Scalar::Float8(field::float8(bytes)),
-            ColumnType::Text => Scalar::Text(field::text(bytes).to_owned()),
-            ColumnType::Bool => Scalar::Bool(field::boolean(bytes)),
-            ColumnType::Timestamptz => Scalar::Timestamptz(field::timestamp(bytes)),
-            ColumnType::Date => Scalar::Date(field::date(bytes)),
-            ColumnType::Uuid => Scalar::Uuid(field::uuid(bytes)),
-            ColumnType::Jsonb => Scalar::Jsonb(field::json(bytes).to_owned()),
-        })
-    };
-    types.iter().zip(row).map(one).collect()
+    types.iter().zip(row).map(|(ty, bytes)| bytes.map(|bytes| Scalar::read(*ty, bytes))).collect()
 }
 
 /// Whether two values are the same; JSON by meaning.

@@ -152,7 +152,7 @@ pub async fn orders_and_pages(fx: Fixture) {
                         }
                     }
                 };
-                order.then(a_id.cmp(b_id))
+                order.then(if descending { b_id.cmp(a_id) } else { a_id.cmp(b_id) })
             });
             let expected: Vec<Uuid> = expected.into_iter().map(|(id, _)| *id).collect();
             let plan = ReadPlan { order, ..ReadPlan::all(table.clone()) };
