@@ -7,6 +7,7 @@ mod changes;
 mod cost;
 mod error;
 mod functions;
+mod numbers;
 mod operate;
 mod read;
 mod readers;
