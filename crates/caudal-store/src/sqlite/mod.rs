@@ -8,6 +8,7 @@ mod confirm;
 mod cost;
 mod error;
 mod functions;
+mod numbers;
 mod operate;
 mod read;
 mod readers;
@@ -196,6 +197,10 @@ impl Read for SqliteStore {
         from: Option<&TailMark>,
     ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError> {
         changes::changes(self, table, from).await
+    }
+
+    async fn secret(&self) -> Result<Vec<u8>, StoreError> {
+        self.kept_secret().await
     }
 
     async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
