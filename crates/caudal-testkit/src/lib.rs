@@ -5,6 +5,7 @@ pub mod broker;
 pub mod chance;
 mod daemon;
 pub mod emulator;
+pub mod endpoint;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lambda;
