@@ -6,6 +6,7 @@ pub mod chance;
 pub mod confirm;
 mod daemon;
 pub mod emulator;
+pub mod endpoint;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lambda;
