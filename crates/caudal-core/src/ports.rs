@@ -208,6 +208,9 @@ pub trait Read: Send + Sync {
         from: Option<&TailMark>,
     ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError>;
 
+    /// Random bytes that the store has kept since it was migrated: the same for everybody who shares it, and for nobody else.
+    async fn secret(&self) -> Result<Vec<u8>, StoreError>;
+
     /// Keeps `name` for this holder among all processes that share the store, until the guard is dropped or the process ends;
     /// `None` while somebody else has it. A guard can be lost without notice (a broken connection): what it guards must stay
     /// right then, if at the price of doing work twice.

@@ -35,3 +35,7 @@ impl Migration {
         }
     }
 }
+
+/// What is wrong where the migrated secret is not.
+pub(crate) const NO_SECRET: &str = "table _secrets lacks its row: restore it, or delete 0003_secrets from _caudal_migrations and drop the table \
+     to have another made (pages that are being read then begin again)";

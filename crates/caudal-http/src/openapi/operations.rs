@@ -49,7 +49,7 @@ const MESSAGES: &[&str] = &[
     "application/cloudevents-batch+json",
 ];
 const AWS: &[&str] = &["text/xml", "application/x-amz-json-1.0"];
-const READ: &[&str] = &["select", "order", "limit", "offset", "and", "or", "prefer"];
+const READ: &[&str] = &["select", "order", "limit", "offset", "cursor", "and", "or", "prefer"];
 
 const fn op(method: &'static str, path: &'static str, tag: &'static str, summary: &'static str) -> Operation {
     let (params, body, answers, problems) = (&[], &[], &[], &[]);
@@ -147,7 +147,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .answers(&[(200, JSON, "Books")])
         .problems(&[404, 504]),
     op("get", "/rest/v1/{table}", "read", "Rows of a table, in PostgREST's grammar, streamed")
-        .params(&["table", "select", "order", "limit", "offset", "and", "or", "prefer"])
+        .params(&["table", "select", "order", "limit", "offset", "cursor", "and", "or", "prefer"])
         .answers(TABLE)
         .problems(READ_PROBLEMS)
         .errors(Errors::Postgrest),

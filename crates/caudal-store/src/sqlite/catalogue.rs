@@ -10,9 +10,10 @@ use super::values::sql_type;
 use super::writer::now;
 use crate::migration::Migration;
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") },
     Migration { name: "0002_retention", sql: include_str!("migrations/0002_retention.sql") },
+    Migration { name: "0003_secrets", sql: include_str!("migrations/0003_secrets.sql") },
 ];
 
 /// Each in a transaction that takes the write lock first: one runner at a time, a kill leaves all of one or nothing.

@@ -194,6 +194,10 @@ impl Read for SqliteStore {
         changes::changes(self, table, from).await
     }
 
+    async fn secret(&self) -> Result<Vec<u8>, StoreError> {
+        self.kept_secret().await
+    }
+
     async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
         changes::exclusive(&self.path, name)
     }

@@ -15,6 +15,7 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::error::store_error;
 use super::readers::Reader;
+use crate::migration::NO_SECRET;
 use crate::settle::without_nul;
 
 const DEAD_LETTER_COLUMNS: &str = "select _id, topic, transaction_id, key, source, reason, detail, pointer, payload,
@@ -115,6 +116,12 @@ impl SqliteStore {
         };
         let rows = self.rows(sql.into(), vec![Box::new(topic.to_string())], read).await?;
         Ok(rows.into_iter().next().unwrap_or_default())
+    }
+
+    pub(super) async fn kept_secret(&self) -> Result<Vec<u8>, StoreError> {
+        let sql = "select secret from _secrets where name = 'cursor'";
+        let rows = self.rows(sql.into(), Vec::new(), |row| row.get::<_, String>(0)).await?;
+        rows.into_iter().next().map(String::into_bytes).ok_or_else(|| StoreError::Setup(NO_SECRET.into()))
     }
 
     pub(super) async fn drift_of(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError> {

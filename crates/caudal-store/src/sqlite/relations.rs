@@ -17,7 +17,7 @@ use super::error::store_error;
 const MAIN: &str = "main";
 /// What is Caudal's own; served under its own rules as far as it is served.
 const OWN: &str =
-    "('_caudal_migrations', '_dead_letters', '_drift', '_expired', '_ledger', '_positions', '_retention')";
+    "('_caudal_migrations', '_dead_letters', '_drift', '_expired', '_ledger', '_positions', '_retention', '_secrets')";
 
 pub(super) fn relations(conn: &Connection, schemas: &[String]) -> Result<Relations, StoreError> {
     if let Some(stray) = schemas.iter().find(|schema| *schema != MAIN) {
