@@ -25,6 +25,7 @@ create table shelf (id integer primary key, words text[] not null, span int4rang
 insert into shelf values
   (1, '{a,b}', '[1,5)', '{"size": {"w": 2}, "tags": ["x", "y"]}', 'The fat cat sat on a mat'),
   (2, '{b,c}', '[5,9)', '{"size": {"w": 7}, "tags": []}', 'Dogs chase rivers');
+analyze;
 """
 CONFIG = """
 [broker]

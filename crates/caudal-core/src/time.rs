@@ -58,8 +58,13 @@ impl Instant {
         out.push(b':');
         two(out, rest % 60);
         if micros != 0 {
-            let text = format!(".{micros:06}");
-            out.extend_from_slice(text.trim_end_matches('0').as_bytes());
+            out.push(b'.');
+            for pair in [micros / 10_000, micros / 100 % 100, micros % 100] {
+                two(out, pair);
+            }
+            while out.last() == Some(&b'0') {
+                out.pop();
+            }
         }
         out.extend_from_slice(b"+00:00");
     }
@@ -162,7 +167,17 @@ impl Date {
             return out.extend_from_slice(word);
         }
         let (year, month, day) = civil_from_days(i64::from(self.0) + EPOCH_SHIFT_DAYS);
-        out.extend_from_slice(format!("{year:04}-{month:02}-{day:02}").as_bytes());
+        match year {
+            0..=9999 => {
+                two(out, year / 100);
+                two(out, year % 100);
+            }
+            _ => out.extend_from_slice(format!("{year:04}").as_bytes()),
+        }
+        out.push(b'-');
+        two(out, month);
+        out.push(b'-');
+        two(out, day);
     }
 }
 

@@ -81,6 +81,10 @@ async fn dead_letters(
 /// `GET /{db}/q=…`, whose second part no pattern of the router can name, and whatever is not there.
 async fn elsewhere(State(app): State<Arc<App>>, request: Request) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
+    if head.uri.path().starts_with("/rest/v1/rpc/") {
+        let detail = "functions are not offered; /v1/sql takes SQL that calls them";
+        return Err(Problem::not_found(detail).for_postgrest());
+    }
     match sql::of_path(&head.uri) {
         None => Err(Problem::not_found("there is no such path; / shows what there is")),
         Some(_) if matches!(head.method, Method::GET | Method::HEAD) => {

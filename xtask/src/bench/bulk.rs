@@ -33,17 +33,16 @@ pub(super) trait BulkStore {
 /// Every hundredth row is there already.
 const HUNDREDTH: u64 = FLIGHTS / 100;
 
-pub(super) fn run(bench: &Bench, store: &dyn BulkStore, cases: &[&str]) -> Result<Vec<Outcome>> {
+pub(super) fn run(bench: &Bench, store: &dyn BulkStore, cases: &[&str]) -> Result<()> {
     let name = |case: &str| format!("{}/{case}", store.name());
     let cases: Vec<&str> =
         ["bulk", "bulk-dup", "bulk-10m"].into_iter().filter(|c| cases.contains(&&name(c)[..])).collect();
     if cases.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let caudal = store.caudal(bench)?;
     caudal.publish_expecting(&bench.flights, FLIGHTS, 0)?;
     store.keep()?;
-    let mut outcomes = Vec::new();
     for case in cases {
         if case == "bulk-10m" {
             let rows = if bench.quick { 1_000_000 } else { 10_000_000 };
@@ -77,7 +76,7 @@ pub(super) fn run(bench: &Bench, store: &dyn BulkStore, cases: &[&str]) -> Resul
         if second.is_finite() {
             outcome = outcome.peer("copy-binary", second);
         }
-        outcomes.push(outcome);
+        bench.record(outcome)?;
     }
-    Ok(outcomes)
+    Ok(())
 }

@@ -29,8 +29,8 @@ const STORED: &str = "select coalesce(sum(stored), 0) from _ledger where topic =
 const PEER: &str = "select count(*) from peer_flights";
 const DRAINED_WITHIN: Duration = Duration::from_secs(600);
 
-pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
-    cases.iter().map(|case| Drain::new(bench, case)?.measure()).collect()
+pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<()> {
+    cases.iter().try_for_each(|case| bench.record(Drain::new(bench, case)?.measure()?))
 }
 
 /// A broker of the benchmark's own, stopped when dropped.

@@ -22,8 +22,7 @@ pub(super) const CASES: &[&str] =
 
 const MB: f64 = 1e6;
 
-pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<()> {
     for case in cases {
         let (value, unit) = match *case {
             "sqlite/idle" => (idle(bench)?, "MB"),
@@ -35,9 +34,9 @@ pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
             _ => (crates(bench)?, "crates"),
         };
         println!("{case} {value:.1} {unit}");
-        outcomes.push(Outcome::new(*case, value, unit));
+        bench.record(Outcome::new(*case, value, unit))?;
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 /// `caudal up` as it comes: SQLite and the embedded topic, two seconds after it answers.

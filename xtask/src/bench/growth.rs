@@ -19,10 +19,9 @@ const MIB: f64 = 1_048_576.0;
 /// What a reader on an ordinary network takes.
 const BYTES_PER_SECOND: &str = "40M";
 
-pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
+pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<()> {
     let postgres =
         cases.iter().any(|case| case.starts_with("postgres/")).then(|| Postgres::start(&bench.work)).transpose()?;
-    let mut outcomes = Vec::new();
     for case in cases {
         let growth = match (*case, &postgres) {
             ("postgres/upload", Some(postgres)) => upload(bench, &postgres.url())?,
@@ -35,13 +34,13 @@ pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
         };
         let verdict = if growth <= 64.0 { "within" } else { "ABOVE" };
         println!("{case}: {growth:.1} MiB, {verdict} the bound of 64 MiB");
-        outcomes.push(Outcome::new(*case, growth, "MiB"));
+        bench.record(Outcome::new(*case, growth, "MiB"))?;
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 /// The peak above what was resident before, in MiB.
-fn growth_while(caudal: &Caudal, work: impl FnOnce() -> Result<()>) -> Result<f64> {
+pub(super) fn growth_while(caudal: &Caudal, work: impl FnOnce() -> Result<()>) -> Result<f64> {
     caudal.reset_peak()?;
     let before = caudal.memory()?.now;
     work()?;

@@ -7,7 +7,6 @@ use super::bulk;
 use super::bulk_postgres::BulkPostgres;
 use super::bulk_sqlite::BulkSqlite;
 use super::postgres::Postgres;
-use super::results::Outcome;
 use super::single;
 
 pub(super) const CASES: &[&str] = &[
@@ -23,20 +22,19 @@ pub(super) const CASES: &[&str] = &[
     "sqlite/single-queued",
 ];
 
-pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<()> {
     if cases.iter().any(|case| case.starts_with("postgres/")) {
         let postgres = Postgres::start(&bench.work)?;
-        outcomes.extend(bulk::run(bench, &BulkPostgres::new(bench, &postgres)?, cases)?);
+        bulk::run(bench, &BulkPostgres::new(bench, &postgres)?, cases)?;
         for case in cases.iter().filter(|case| case.starts_with("postgres/single")) {
-            outcomes.push(single::run(bench, case, Some(&postgres))?);
+            bench.record(single::run(bench, case, Some(&postgres))?)?;
         }
     }
     if cases.iter().any(|case| case.starts_with("sqlite/bulk")) {
-        outcomes.extend(bulk::run(bench, &BulkSqlite::new(bench)?, cases)?);
+        bulk::run(bench, &BulkSqlite::new(bench)?, cases)?;
     }
     for case in cases.iter().filter(|case| case.starts_with("sqlite/single")) {
-        outcomes.push(single::run(bench, case, None)?);
+        bench.record(single::run(bench, case, None)?)?;
     }
-    Ok(outcomes)
+    Ok(())
 }

@@ -17,6 +17,7 @@ mod single;
 mod verify;
 mod wrk;
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -35,7 +36,8 @@ const USAGE: &str = "\
 usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
 
   ingest     postgres/bulk postgres/bulk-dup postgres/bulk-10m postgres/single-stored postgres/single-queued, and sqlite/…
-  read       postgres/get postgres/get-cached postgres/page postgres/table postgres/table-ndjson sqlite/get sqlite/get-cached
+  read       postgres/get postgres/get-cached postgres/page postgres/table, all of them but the cache in sqlite/ too;
+             postgres/table-json -ndjson -csv -arrow -parquet deep-page group-by over a table of 5 GB (7 GB of disk)
   drain      rabbitmq nats redis kafka sqs: what a broker holds goes into PostgreSQL
   footprint  memory, start, binary, dependency tree
   growth     postgres/upload sqlite/upload postgres/table sqlite/table: memory while 2 GB come in, while 1 GB goes out
@@ -50,7 +52,7 @@ CASE is the end or the start of a case's name: `bulk` is both stores' bulk, `sql
 struct Suite {
     name: &'static str,
     cases: &'static [&'static str],
-    run: fn(&Bench, &[&str]) -> Result<Vec<Outcome>>,
+    run: fn(&Bench, &[&str]) -> Result<()>,
     build: Build,
 }
 
@@ -85,6 +87,10 @@ pub(super) struct Bench {
     /// All flights as NDJSON.
     flights: PathBuf,
     quick: bool,
+    suite: &'static str,
+    stamp: Stamp,
+    /// What this run has measured so far.
+    outcomes: RefCell<Vec<Outcome>>,
 }
 
 impl Bench {
@@ -96,6 +102,17 @@ impl Bench {
     /// Seconds of one run of a load generator.
     fn seconds(&self) -> u32 {
         if self.quick { 3 } else { 10 }
+    }
+
+    /// Records a case as soon as it is measured: a run that is ended later keeps it.
+    fn record(&self, outcome: Outcome) -> Result<()> {
+        print!("{}", results::table(std::slice::from_ref(&outcome)));
+        if !self.quick {
+            results::append(&self.root, self.suite, &outcome, &self.stamp)?;
+            results::rewrite_readme(&self.root)?;
+        }
+        self.outcomes.borrow_mut().push(outcome);
+        Ok(())
     }
 
     /// A new empty directory.
@@ -135,14 +152,12 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
     let suite =
         SUITES.iter().find(|suite| suite.name == *name).with_context(|| format!("no bench {name:?}\n{USAGE}"))?;
     let cases = chosen(suite.cases, wanted)?;
-    let bench = prepare(root, quick, binary, suite.build)?;
-    let outcomes = (suite.run)(&bench, &cases).inspect_err(|_| show_logs(&bench.work))?;
-    println!("\n{}", results::table(&outcomes));
+    let bench = prepare(root, quick, binary, suite)?;
+    (suite.run)(&bench, &cases).inspect_err(|_| show_logs(&bench.work))?;
+    println!("\n{}", results::table(&bench.outcomes.borrow()));
     if quick {
         println!("A quick run: not recorded.");
     } else {
-        results::append(root, suite.name, &outcomes, &stamp(root, &bench.work)?)?;
-        results::rewrite_readme(root)?;
         println!("Recorded in bench/results/{}.jsonl and bench/README.md.", suite.name);
     }
     Ok(ExitCode::SUCCESS)
@@ -169,7 +184,8 @@ fn chosen<'c>(cases: &[&'c str], wanted: &[&str]) -> Result<Vec<&'c str>> {
     Ok(cases.iter().copied().filter(|case| wanted.is_empty() || wanted.iter().any(|word| is(case, word))).collect())
 }
 
-fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, wanted: Build) -> Result<Bench> {
+fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, suite: &Suite) -> Result<Bench> {
+    let wanted = suite.build;
     process::need("curl", "curl")?;
     process::need("setpriv", "util-linux")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -216,8 +232,20 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, wanted: Build) -> 
     // A copy: nobody who builds meanwhile changes what is measured, and nobody who ends programs by name ends it.
     let measured = work.join("measured");
     std::fs::copy(&binary, &measured).with_context(|| format!("no {}", binary.display()))?;
-    let bench =
-        Bench { root: root.to_owned(), work, binary: measured, noop, limit_sqlite, limit_broker, flights, quick };
+    let stamp = stamp(root, &work)?;
+    let bench = Bench {
+        root: root.to_owned(),
+        work,
+        binary: measured,
+        noop,
+        limit_sqlite,
+        limit_broker,
+        flights,
+        quick,
+        suite: suite.name,
+        stamp,
+        outcomes: RefCell::default(),
+    };
     let kind = file_system(&bench.work)?;
     ensure!(
         kind != "tmpfs",
@@ -274,20 +302,26 @@ fn interleave<const N: usize>(
     bench: &Bench,
     case: &str,
     sides: [&str; N],
-    mut run: impl FnMut(&str) -> Result<f64>,
+    run: impl FnMut(&str) -> Result<f64>,
 ) -> Result<[f64; N]> {
-    let mut all: [Vec<f64>; N] = std::array::from_fn(|_| Vec::new());
-    for repetition in 1..=bench.repetitions() {
+    let medians = turns(bench.repetitions(), case, &sides, run)?;
+    medians.try_into().map_err(|_| anyhow::anyhow!("a number a side"))
+}
+
+/// The same for as many sides and times as there are.
+fn turns(times: usize, case: &str, sides: &[&str], mut run: impl FnMut(&str) -> Result<f64>) -> Result<Vec<f64>> {
+    let mut all = vec![Vec::new(); sides.len()];
+    for repetition in 1..=times {
         for (side, seen) in sides.iter().zip(&mut all) {
             let value = run(side).with_context(|| format!("{case}: {side}"))?;
             // A side that a store does not have is no number.
             if value.is_finite() {
-                println!("{case} {repetition}/{} {side:<12} {value:>12.0} per second", bench.repetitions());
+                println!("{case} {repetition}/{times} {side:<14} {value:>12.0} per second");
             }
             seen.push(value);
         }
     }
-    Ok(all.map(median))
+    Ok(all.into_iter().map(median).collect())
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

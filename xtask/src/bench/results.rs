@@ -75,13 +75,11 @@ fn rounded(number: f64) -> Value {
     }
 }
 
-pub(super) fn append(root: &Path, bench: &str, outcomes: &[Outcome], stamp: &Stamp) -> Result<()> {
+pub(super) fn append(root: &Path, bench: &str, outcome: &Outcome, stamp: &Stamp) -> Result<()> {
     let dir = root.join("bench/results");
     std::fs::create_dir_all(&dir)?;
     let mut file = std::fs::File::options().create(true).append(true).open(dir.join(format!("{bench}.jsonl")))?;
-    for outcome in outcomes {
-        writeln!(file, "{}", line(bench, outcome, stamp))?;
-    }
+    writeln!(file, "{}", line(bench, outcome, stamp))?;
     Ok(())
 }
 
@@ -228,7 +226,7 @@ mod tests {
         let root = std::env::temp_dir().join(format!("xtask-results-{}", std::process::id()));
         std::fs::create_dir_all(root.join("bench")).unwrap();
         std::fs::write(root.join("bench/README.md"), format!("a\n{BEGIN}\nold\n{END}\nz\n")).unwrap();
-        append(&root, "read", &[Outcome::new("postgres/get", 1.0, "records/s").limit(2.0)], &stamp()).unwrap();
+        append(&root, "read", &Outcome::new("postgres/get", 1.0, "records/s").limit(2.0), &stamp()).unwrap();
         rewrite_readme(&root).unwrap();
         let text = std::fs::read_to_string(root.join("bench/README.md")).unwrap();
         std::fs::remove_dir_all(&root).unwrap();

@@ -1,5 +1,6 @@
 //! The servers that Caudal is compared with over HTTP.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -31,18 +32,43 @@ pub(super) fn noop(bench: &Bench) -> Result<Server> {
 }
 
 /// `bench/peers/fastapi` over the same PostgreSQL. The first start installs its packages.
-pub(super) fn fastapi(bench: &Bench, postgres: &Postgres) -> Result<Server> {
+pub(super) fn fastapi(bench: &Bench, postgres: &Postgres, workers: u32) -> Result<Server> {
     need("python3", "python3 python3-venv")?;
     let port = free_port()?;
     let mut command = Command::new(bench.root.join("bench/peers/fastapi/run"));
     command.arg(port.to_string()).env("DATABASE_URL", postgres.url());
+    command.env("WORKERS", workers.to_string());
     start(bench, "fastapi", &command, port)
 }
 
+/// `bench/peers/datasette` over a SQLite database with all flights, as it comes or as its documentation advises.
+pub(super) fn datasette(bench: &Bench, tuned: bool) -> Result<Server> {
+    let port = free_port()?;
+    let flights = bench.work.join("flights.ndjson");
+    std::fs::copy(&bench.flights, &flights)?;
+    let mut command = Command::new(bench.root.join("bench/peers/datasette/run"));
+    command.arg(port.to_string()).arg(&flights);
+    if tuned {
+        command.env("TUNED", "1");
+    }
+    start_at(bench, "datasette", &command, port, "/-/versions.json")
+}
+
+/// `bench/peers/roapi` with the rows of a file in memory.
+pub(super) fn roapi(bench: &Bench, file: &Path) -> Result<Server> {
+    let port = free_port()?;
+    let mut command = Command::new(bench.root.join("bench/peers/roapi/run"));
+    start_at(bench, "roapi", command.arg(port.to_string()).arg(file), port, "/health")
+}
+
 fn start(bench: &Bench, name: &str, command: &Command, port: u16) -> Result<Server> {
+    start_at(bench, name, command, port, "/ping")
+}
+
+fn start_at(bench: &Bench, name: &str, command: &Command, port: u16, path: &str) -> Result<Server> {
     let log = bench.work.join(format!("{name}.log"));
     let mut service = Service::start(name, command, &log, Signal::TERM)?;
-    let ready = service.wait(Duration::from_secs(300), || answers(port, "/ping"));
+    let ready = service.wait(Duration::from_secs(300), || answers(port, path));
     ready.with_context(|| std::fs::read_to_string(&log).unwrap_or_default())?;
     Ok(Server { port, _service: service })
 }

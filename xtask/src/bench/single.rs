@@ -28,7 +28,7 @@ pub(super) fn run(bench: &Bench, case: &str, postgres: Option<&Postgres>) -> Res
     };
     let mut caudal = Caudal::start(bench, &setup)?;
     let noop = servers::noop(bench)?;
-    let fastapi = postgres.map(|postgres| servers::fastapi(bench, postgres)).transpose()?;
+    let fastapi = postgres.map(|postgres| servers::fastapi(bench, postgres, 1)).transpose()?;
     let series = Cell::new(0);
     let load = |url: String, prefer: Option<&str>| -> Result<f64> {
         series.set(series.get() + 1);

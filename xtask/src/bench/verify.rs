@@ -20,15 +20,14 @@ const COLUMNS: &str = "year,month,day,dep_time,sched_dep_time,dep_delay,arr_time
                        tailnum,origin,dest,air_time,distance,hour,minute,time_hour";
 const AT_DISTANCE: usize = 15;
 
-pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<Vec<Outcome>> {
-    let mut outcomes = Vec::new();
+pub(super) fn run(bench: &Bench, cases: &[&str]) -> Result<()> {
     for case in cases {
         let postgres = case.starts_with("postgres/").then(|| Postgres::start(&bench.work)).transpose()?;
         let url = postgres.as_ref().map_or("sqlite:caudal.db".to_owned(), Postgres::url);
         let rows = verify(bench, case, &url)?;
-        outcomes.push(Outcome::new(*case, rows as f64, "records").limit(FLIGHTS as f64));
+        bench.record(Outcome::new(*case, rows as f64, "records").limit(FLIGHTS as f64))?;
     }
-    Ok(outcomes)
+    Ok(())
 }
 
 /// Rows that were stored when everything holds. The first thing that does not is an error: a wrong store has no number.

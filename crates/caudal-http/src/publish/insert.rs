@@ -8,7 +8,6 @@ use axum::extract::{Path, RawQuery, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use caudal_core::plan::{Filter, ReadPlan, Scalar, Selected};
-use caudal_core::rejection::Code;
 use caudal_core::row::{RowBatch, field};
 use caudal_core::schema::ID;
 use caudal_engine::ingest::{Answer, Record};
@@ -51,7 +50,8 @@ async fn answer(app: &App, name: &str, query: &str, headers: &HeaderMap, body: B
     let table = find_table(app, name, headers)?;
     let topic = app.engine.topics.get(name).filter(|_| table.insertable);
     let Some(topic) = topic else { return Err(read_only(&table).header(header::ALLOW, "GET,HEAD")) };
-    let wanted = preferences(headers)?;
+    let Preferences { wanted, counted } = preferences(headers)?;
+    no_conflict_target(query)?;
     let media = Media::of(headers)?;
     // A select that cannot be answered is refused before anything is stored.
     let plan = plan_of(app, table, &only_select(query))?;
@@ -62,12 +62,11 @@ async fn answer(app: &App, name: &str, query: &str, headers: &HeaderMap, body: B
         intake.push(record).await?;
     }
     let report = intake.finish().await?;
-    if report.total() == 0 {
-        return Err(Problem::bad_request(Code::EmptyBody.name(), "the body holds no record"));
-    }
+    // As PostgREST says how many were inserted, whatever kind of count was asked for.
+    let count = counted.then(|| [(header::CONTENT_RANGE, format!("*/{}", report.total()))]);
     if report.queued > 0 || wanted == Return::Minimal || report.omitted > 0 {
         let status = if report.queued > 0 { StatusCode::ACCEPTED } else { StatusCode::CREATED };
-        return Ok((status, [("preference-applied", "return=minimal")]).into_response());
+        return Ok((status, [("preference-applied", "return=minimal")], count, ()).into_response());
     }
     let ids: Vec<Uuid> = report.verdicts.iter().map(|verdict| verdict.transaction_id).collect();
     let body = stored(app, plan, &ids, media == Media::Singular && many == 1).await?;
@@ -75,18 +74,26 @@ async fn answer(app: &App, name: &str, query: &str, headers: &HeaderMap, body: B
         (header::CONTENT_TYPE.as_str(), "application/json; charset=utf-8"),
         ("preference-applied", "return=representation"),
     ];
-    Ok((StatusCode::CREATED, headers, body).into_response())
+    Ok((StatusCode::CREATED, headers, count, body).into_response())
+}
+
+#[derive(Debug, Default)]
+struct Preferences {
+    wanted: Return,
+    /// The number of records is to be said.
+    counted: bool,
 }
 
 /// # Errors
 /// `400` for what stored records cannot do, whatever `handling` is: silence would be a lie.
-fn preferences(headers: &HeaderMap) -> Result<Return, Problem> {
-    let mut wanted = Return::default();
+fn preferences(headers: &HeaderMap) -> Result<Preferences, Problem> {
+    let mut found = Preferences::default();
     let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
     for preference in values.flat_map(|value| value.split(',')).map(str::trim) {
         match preference {
-            "return=representation" => wanted = Return::Representation,
-            "return=minimal" | "return=headers-only" => wanted = Return::Minimal,
+            "return=representation" => found.wanted = Return::Representation,
+            "return=minimal" | "return=headers-only" => found.wanted = Return::Minimal,
+            "count=exact" | "count=planned" | "count=estimated" => found.counted = true,
             "resolution=merge-duplicates" | "tx=rollback" => {
                 let detail = format!(
                     "Prefer: {}: a record never changes once it is stored, and what is answered is stored",
@@ -97,7 +104,19 @@ fn preferences(headers: &HeaderMap) -> Result<Return, Problem> {
             _ => {}
         }
     }
-    Ok(wanted)
+    Ok(found)
+}
+
+/// # Errors
+/// `400`: which columns tell records apart is the topic's to say.
+fn no_conflict_target(query: &str) -> Result<(), Problem> {
+    match query.split('&').any(|term| term.starts_with("on_conflict=")) {
+        true => Err(Problem::bad_request(
+            "bad_filter",
+            "on_conflict is not offered: a topic's own key says which records are the same; leave it out",
+        )),
+        false => Ok(()),
+    }
 }
 
 fn only_select(query: &str) -> String {
@@ -123,6 +142,9 @@ async fn records(app: &App, topic: &Topic, headers: &HeaderMap, body: Body) -> R
 
 /// The stored records, in the order of `ids`.
 async fn stored(app: &App, mut plan: ReadPlan, ids: &[Uuid], alone: bool) -> Result<Bytes, Problem> {
+    if ids.is_empty() {
+        return Ok(Bytes::from_static(b"[]"));
+    }
     let columns: Vec<_> = plan.columns().into_iter().map(|column| (column.name, column.ty)).collect();
     let id = plan.table.column(ID).unwrap_or_default();
     plan.select.push(Selected::column(id, ID));

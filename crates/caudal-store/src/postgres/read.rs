@@ -8,7 +8,7 @@ use caudal_core::plan::ReadPlan;
 use caudal_core::row::RowBatch;
 use caudal_core::schema::Table;
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_postgres::{Error, RowStream};
@@ -107,7 +107,12 @@ struct Reading {
 
 impl Reading {
     async fn next_row(&mut self) -> Result<Option<tokio_postgres::Row>, StoreError> {
-        match timeout(self.patience, self.rows.try_next()).await {
+        // Most rows are here already: they need no clock.
+        let next = match self.rows.try_next().now_or_never() {
+            Some(next) => Ok(next),
+            None => timeout(self.patience, self.rows.try_next()).await,
+        };
+        match next {
             Err(_) => Err(StoreError::Timeout),
             Ok(Err(error)) => Err(read_error(error, self.changed.as_deref())),
             Ok(Ok(Some(row))) => Ok(Some(row)),

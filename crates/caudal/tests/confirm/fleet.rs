@@ -12,37 +12,37 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-pub const TOPIC: &str = "payments";
+pub(crate) const TOPIC: &str = "payments";
 /// How long work that must end is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 /// Where one case keeps its data.
-pub struct Store {
-    pub url: String,
+pub(crate) struct Store {
+    pub(crate) url: String,
     _home: Option<TempDir>,
 }
 
 impl Store {
-    pub async fn postgres() -> Self {
+    pub(crate) async fn postgres() -> Self {
         Self { url: caudal_testkit::postgres::database().await.unwrap(), _home: None }
     }
 
-    pub fn of(url: String) -> Self {
+    pub(crate) fn of(url: String) -> Self {
         Self { url, _home: None }
     }
 
     /// In a file of its own, so that several processes can share it.
-    pub fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         let home = tempfile::Builder::new().prefix("caudal-confirm").tempdir().unwrap();
         Self { url: format!("sqlite:{}", home.path().join("shared.db").display()), _home: Some(home) }
     }
 }
 
-pub struct Fleet {
-    pub endpoint: Endpoint,
+pub(crate) struct Fleet {
+    pub(crate) endpoint: Endpoint,
     /// Takes transactions in and answers questions; confirms nothing.
-    pub server: Server,
-    pub workers: Vec<Server>,
+    pub(crate) server: Server,
+    pub(crate) workers: Vec<Server>,
     settings: String,
     environment: Vec<(String, String)>,
     store: Store,
@@ -50,7 +50,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// `settings`: lines for the topic's `confirm` section, the endpoint's URLs left out. No worker runs yet.
-    pub async fn start(store: Store, behaviour: Behaviour, settings: &str) -> Self {
+    pub(crate) async fn start(store: Store, behaviour: Behaviour, settings: &str) -> Self {
         let endpoint = Endpoint::start(behaviour).await.unwrap();
         let defaults = "rejected = [\"422\"]\nlease = \"1s\"\nbackoff = \"20ms\"\nbackoff_max = \"200ms\"\ntimeout = \"500ms\"\n\
                         breaker_pause = \"50ms\"\nbreaker_pause_max = \"200ms\"\n";
@@ -70,17 +70,17 @@ impl Fleet {
     }
 
     /// Sets an environment variable of the workers that are started from now on.
-    pub fn worker_env(&mut self, name: &str, value: impl Into<String>) {
+    pub(crate) fn worker_env(&mut self, name: &str, value: impl Into<String>) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.into()));
     }
 
-    pub fn clear_worker_env(&mut self) {
+    pub(crate) fn clear_worker_env(&mut self) {
         self.environment.clear();
     }
 
     /// Starts another worker.
-    pub fn worker(&mut self) -> &mut Server {
+    pub(crate) fn worker(&mut self) -> &mut Server {
         let mut worker = Server::new(env!("CARGO_BIN_EXE_caudal")).unwrap().store(&self.store.url).broker("none:");
         worker = worker.topic(TOPIC, None, &self.settings).roles("confirm").env("CAUDAL_CONFIRM__IDLE_BEAT_MS", "200");
         worker.set_env("CAUDAL_LOG__LEVEL", "warn");
@@ -92,12 +92,12 @@ impl Fleet {
         self.workers.last_mut().unwrap()
     }
 
-    pub fn api(&self) -> Api {
+    pub(crate) fn api(&self) -> Api {
         self.server.api()
     }
 
     /// Stores this many transactions; returns their ids, of many only some.
-    pub async fn enqueue(&self, count: usize) -> Vec<Uuid> {
+    pub(crate) async fn enqueue(&self, count: usize) -> Vec<Uuid> {
         let mut ids = Vec::with_capacity(count);
         for from in (0..count).step_by(5_000) {
             let lines: String =
@@ -115,20 +115,20 @@ impl Fleet {
     }
 
     /// The lane's numbers.
-    pub async fn lane(&self) -> Value {
+    pub(crate) async fn lane(&self) -> Value {
         let answer = self.api().get("/v1/confirmations/lanes").await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
         answer.json()["lanes"][0].clone()
     }
 
     /// How many transactions are in these states.
-    pub async fn count(&self, states: &[&str]) -> u64 {
+    pub(crate) async fn count(&self, states: &[&str]) -> u64 {
         let lane = self.lane().await;
         states.iter().map(|state| lane[*state].as_u64().unwrap()).sum()
     }
 
     /// Waits until so many transactions are in these states.
-    pub async fn reach(&self, states: &[&str], count: u64) {
+    pub(crate) async fn reach(&self, states: &[&str], count: u64) {
         let begun = Instant::now();
         while self.count(states).await < count {
             assert!(begun.elapsed() < PATIENCE, "not {count} in {states:?}: {:#}", self.lane().await);
@@ -137,7 +137,7 @@ impl Fleet {
     }
 
     /// Waits until no worker has anything to do.
-    pub async fn settled(&self) {
+    pub(crate) async fn settled(&self) {
         self.settled_within(PATIENCE).await;
     }
 
@@ -153,7 +153,7 @@ impl Fleet {
     }
 
     /// What the store says of each transaction.
-    pub async fn states(&self) -> BTreeMap<Uuid, Value> {
+    pub(crate) async fn states(&self) -> BTreeMap<Uuid, Value> {
         let answer =
             self.api().get("/v1/confirmations?select=_id,state,attempts,crashes,maybe_done,code,detail").await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -166,7 +166,7 @@ impl Fleet {
     }
 
     /// What is wrong, if anything: the audit of the store, and the store against the endpoint's own books.
-    pub async fn judge(&self) -> Result<(), String> {
+    pub(crate) async fn judge(&self) -> Result<(), String> {
         let audit = self.server.run(&["confirm", "verify", "--json"]).unwrap();
         if !audit.status.success() {
             return Err(format!(
@@ -195,18 +195,18 @@ impl Fleet {
     }
 
     /// Waits for quiet, then asks the oracle.
-    pub async fn assert_clean(&self) {
+    pub(crate) async fn assert_clean(&self) {
         self.assert_clean_within(PATIENCE).await;
     }
 
-    pub async fn assert_clean_within(&self, patience: Duration) {
+    pub(crate) async fn assert_clean_within(&self, patience: Duration) {
         self.settled_within(patience).await;
         if let Err(wrong) = self.judge().await {
             panic!("{wrong}");
         }
     }
 
-    pub fn kill_workers(&mut self) {
+    pub(crate) fn kill_workers(&mut self) {
         for worker in &mut self.workers {
             let _ = worker.kill();
         }
