@@ -58,9 +58,7 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     // Only what was counted tells where the rows end.
     let counted = total.filter(|_| asked.count == Some(Count::Exact));
     if let Some(total) = counted.filter(|total| plan.offset > *total) {
-        let detail = format!("An offset of {} was requested, but there are only {total} rows.", plan.offset);
-        let problem = not_satisfiable("Requested range not satisfiable".to_owned()).with("details", detail);
-        return Err(problem.header(header::CONTENT_RANGE, format!("*/{total}")));
+        return Err(beyond(plan.offset, total));
     }
     if media == Media::Singular {
         plan.limit = Some(plan.limit.unwrap_or(2).min(2));
@@ -102,6 +100,12 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         response.headers_mut().insert("preference-applied", applied);
     }
     Ok(response)
+}
+
+fn beyond(offset: u64, total: u64) -> Problem {
+    let detail = format!("An offset of {offset} was requested, but there are only {total} rows.");
+    let problem = not_satisfiable("Requested range not satisfiable".to_owned()).with("details", detail);
+    problem.header(header::CONTENT_RANGE, format!("*/{total}"))
 }
 
 /// How many rows match, whatever the limits.

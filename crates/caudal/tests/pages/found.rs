@@ -8,11 +8,12 @@ use super::{SQLITE, rows, serving, walk};
 
 /// In SQL that PostgreSQL and SQLite both speak.
 const BOTH: &str = "
-  create table maker (id integer primary key, name varchar(20), rank numeric(30, 10));
+  create table maker (id integer primary key, name varchar(20), rank numeric(30, 10), a integer, b integer, c integer, d integer,
+    e integer, f integer, made bigint);
   create table part (code varchar(10) not null, maker_id integer not null references maker (id), price numeric(30, 15),
     weight real, born timestamp, note text, primary key (maker_id, code));
   create table keyless (a integer);
-  insert into maker values (1, 'zoo', 1.5), (2, null, 123456789012345678.0000000001), (3, 'Ab', null);
+  insert into maker (id, name, rank, made) values (1, 'zoo', 1.5, 7), (2, null, 123456789012345678.0000000001, null), (3, 'Ab', null, 8);
 ";
 
 fn filled(rows: u32) -> String {
@@ -35,7 +36,7 @@ fn filled(rows: u32) -> String {
     sql
 }
 
-const ORDERS: [&str; 14] = [
+const ORDERS: [&str; 17] = [
     "price",
     "price.desc",
     "price.desc.nullslast,weight",
@@ -48,6 +49,9 @@ const ORDERS: [&str; 14] = [
     "code,maker_id.desc",
     "maker(name)",
     "maker(name).desc,price",
+    "maker(name).desc",
+    "maker(id).desc",
+    "maker(made).desc",
     "maker(rank).nullsfirst,code.desc",
     "maker(rank).desc.nullslast,note",
 ];

@@ -1,6 +1,7 @@
 //! Going on in an order.
 
 use caudal_core::plan::{OrderBy, Scalar, is_row_comparison};
+use caudal_core::schema::Table;
 
 use super::{Scope, Sql};
 
@@ -15,7 +16,7 @@ impl Sql {
             self.text.push_str(if order[0].descending { ") < (" } else { ") > (" });
             for (i, (term, value)) in order.iter().zip(place.iter().flatten()).enumerate() {
                 self.text.push_str(if i == 0 { "" } else { ", " });
-                self.value_of(scope, &term.field, value);
+                self.value_as(term.field.ty(ordered_table(scope, term)), value);
             }
             self.text.push(')');
             return;
@@ -55,16 +56,20 @@ impl Sql {
 
     /// How a term lies to a value; to no value, whether it is null.
     fn term(&mut self, scope: Scope<'_>, term: &OrderBy, comparison: &str, value: Option<&Scalar>) {
-        let table = term.embed.map_or(&scope.plan.table, |embed| &scope.plan.embeds[embed].plan.table);
         self.text.push('(');
         self.ordered(scope, term.embed, &term.field);
         match value {
             Some(value) => {
                 self.text.push_str(comparison);
-                self.value_as(term.field.ty(table), value);
+                self.value_as(term.field.ty(ordered_table(scope, term)), value);
             }
             None => self.text.push_str(" is null"),
         }
         self.text.push(')');
     }
+}
+
+/// The table that a term's column is of.
+fn ordered_table<'p>(scope: Scope<'p>, term: &OrderBy) -> &'p Table {
+    term.embed.map_or(&scope.plan.table, |embed| &scope.plan.embeds[embed].plan.table)
 }

@@ -92,7 +92,7 @@ impl Sql {
         self.value_of(scope, field, value);
     }
 
-    pub(super) fn value_of(&mut self, scope: Scope<'_>, field: &Field, value: &Scalar) {
+    fn value_of(&mut self, scope: Scope<'_>, field: &Field, value: &Scalar) {
         self.value_as(field.ty(&scope.plan.table), value);
     }
 
