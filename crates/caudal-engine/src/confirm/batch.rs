@@ -21,8 +21,8 @@ use crate::plant;
 /// Between two tries to note that calls begin.
 const BEGIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// Works through a batch. `asked_at`: before it was claimed.
-pub(crate) async fn run(target: Arc<Target>, batch: Batch, held: Arc<Held>, asked_at: Instant) {
+/// Works through a batch. `asked_at`: before it was claimed. Returns whether all its marks are on their way: else it was lost.
+pub(crate) async fn run(target: Arc<Target>, batch: Batch, held: Arc<Held>, asked_at: Instant) -> bool {
     let left = batch.items.len();
     let work = Work { target: &target, held: &held, asked_at, left: AtomicUsize::new(left) };
     let mut calls = Vec::with_capacity(left);
@@ -37,18 +37,19 @@ pub(crate) async fn run(target: Arc<Target>, batch: Batch, held: Arc<Held>, aske
         }
     }
     if calls.is_empty() {
-        return;
+        return true;
     }
     plant::hit("confirm.claimed");
     if !work.begin().await && !plant::is_planted("fence-off") {
         // Nobody was called, and the lease is somebody else's or will be: its items are not ours to mark.
         target.started(calls.len());
-        return;
+        return false;
     }
     plant::hit("confirm.begun");
     let concurrency = target.config.limits.concurrency.max(1);
     stream::iter(calls).for_each_concurrent(concurrency, |(item, probe)| work.one(item, probe)).await;
     target.learn(left, asked_at.elapsed());
+    true
 }
 
 fn step(target: &Target, item: &Item) -> Step {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use caudal_core::confirm::ports::Lease;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::Shared;
@@ -28,13 +29,15 @@ pub(crate) struct Held {
     ttl: Duration,
     safe_until: Mutex<Instant>,
     lost: AtomicBool,
+    /// Its last mark is written down.
+    pub(crate) settled: Notify,
 }
 
 impl Keeper {
     /// `asked_at`: before the store was asked for the lease.
     pub(crate) fn hold(&self, lease: Lease, ttl: Duration, asked_at: Instant) -> Arc<Held> {
         let safe_until = Mutex::new(safe(asked_at, ttl));
-        let held = Arc::new(Held { lease, ttl, safe_until, lost: AtomicBool::new(false) });
+        let held = Arc::new(Held { lease, ttl, safe_until, lost: AtomicBool::new(false), settled: Notify::new() });
         self.lock().push(Arc::downgrade(&held));
         held
     }

@@ -40,7 +40,9 @@ pub(crate) async fn run(shared: Arc<Shared>, target: Arc<Target>, mut marks: mps
         gather(&mut marks, &mut group).await;
         let done = std::mem::take(&mut group);
         let finishes = finishes(&done);
-        if let Some(settled) = write_down(&shared, &finishes).await {
+        let settled = write_down(&shared, &finishes).await;
+        done.iter().filter(|done| done.ends).for_each(|done| done.held.settled.notify_one());
+        if let Some(settled) = settled {
             target.metrics.settled(&done, &settled);
             warn(&target, &settled);
         }

@@ -425,7 +425,10 @@ async fn work(target: Arc<Target>, batch: Batch, held: Arc<Held>, asked_at: Inst
     let alone = target.shared.alone.clone();
     if rank == Rank::Alone {
         let _nothing_else = alone.write_owned().await;
-        batch::run(target.clone(), batch, held, asked_at).await;
+        // Until its mark is written down: if the next one kills this process, this one must not be blamed.
+        if batch::run(target.clone(), batch, held.clone(), asked_at).await {
+            held.settled.notified().await;
+        }
     } else {
         let _beside_others = alone.read_owned().await;
         batch::run(target.clone(), batch, held, asked_at).await;
