@@ -1,6 +1,5 @@
 //! A program that is run once for each call: the record on its standard input, its exit code as the status.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::process::{ExitStatus, Stdio};
@@ -24,13 +23,13 @@ const PIECE_BYTES: usize = 16 * 1024;
 
 /// A program as configured. Arguments may hold placeholders ([`caudal_core::confirm::template`]); no shell reads them.
 ///
-/// The program gets the environment of Caudal without the variables that begin with `CAUDAL_`, in which passwords are written,
-/// and `CAUDAL_IDEMPOTENCY_KEY`, `CAUDAL_ATTEMPT` and `CAUDAL_TOPIC`.
+/// The program gets nothing of Caudal's own environment, in which there are passwords: only what is named here, and
+/// `CAUDAL_IDEMPOTENCY_KEY`, `CAUDAL_ATTEMPT` and `CAUDAL_TOPIC`.
 #[derive(Clone)]
 pub struct CommandConfig {
     pub program: String,
     pub arguments: Vec<String>,
-    /// In addition; values are shown nowhere.
+    /// `PATH` and whatever else the program needs. Values are shown nowhere.
     pub environment: Vec<(String, String)>,
     /// The arguments with which the same program says what became of a transaction.
     pub probe: Option<Vec<String>>,
@@ -82,7 +81,7 @@ struct Argument {
 }
 
 impl Argument {
-    fn parse(text: &String) -> Result<Self, String> {
+    fn parse(text: &str) -> Result<Self, String> {
         if text.contains('\0') {
             return Err("an argument has a NUL character".to_owned());
         }
@@ -118,7 +117,7 @@ impl CommandConfirmer {
         if let Some((name, _)) = config.environment.iter().find(|(name, value)| !is_variable(name, value)) {
             return Err(format!("{name:?} is no name of an environment variable, or its value has a NUL character"));
         }
-        let parsed = |all: &Vec<String>| all.iter().map(Argument::parse).collect::<Result<Vec<_>, _>>();
+        let parsed = |all: &Vec<String>| all.iter().map(|text| Argument::parse(text)).collect::<Result<Vec<_>, _>>();
         Ok(Self {
             program: config.program.clone(),
             call: parsed(&config.arguments)?,
@@ -134,10 +133,7 @@ impl CommandConfirmer {
         let filled: Vec<String> = arguments.iter().map(|argument| argument.fill(&filler)).collect::<Result<_, _>>()?;
         let mut command = Command::new(&self.program);
         command.args(filled);
-        for name in std::env::vars_os().map(|(name, _)| name).filter(is_ours) {
-            command.env_remove(name);
-        }
-        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.env("CAUDAL_IDEMPOTENCY_KEY", filler.key());
         command.env("CAUDAL_ATTEMPT", call.attempt.to_string()).env("CAUDAL_TOPIC", call.topic.as_str());
         // A group of its own, so that what it starts can be ended with it.
@@ -168,10 +164,6 @@ impl CommandConfirmer {
 
 fn is_variable(name: &str, value: &str) -> bool {
     !name.is_empty() && !name.contains(['=', '\0']) && !value.contains('\0')
-}
-
-fn is_ours(name: &OsString) -> bool {
-    name.as_encoded_bytes().starts_with(b"CAUDAL_")
 }
 
 /// The program and what it started. All of it is killed when this is dropped before the program has ended, whatever the reason.

@@ -163,7 +163,7 @@ const CASES: &[Case] = cases! {
     compat: as_written, arn_and_slash, refusals, by_row_number;
     tail: sees_each_record_once;
     tools: publish_query_receipt, reconcile_and_metrics, probes;
-    webhook: standard, several_secrets, refused, in_one_header, bad_ones_are_kept;
+    webhook: standard, several_secrets, signed_by_caudal, refused, in_one_header, bad_ones_are_kept;
     aws: publish_by_sns, publish_by_sqs, batches, fifo, repeated_by_the_sdk, names_and_attributes, refusals, limits;
 };
 

@@ -6,8 +6,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use aws_lc_rs::hmac::{self, HMAC_SHA256};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use caudal_confirm::http::{HttpConfig, HttpConfirmer};
+use caudal_core::confirm::Item;
+use caudal_core::confirm::ports::{Call, Confirmer};
+use caudal_core::topic::TopicName;
 use caudal_testkit::api::{Api, Reply};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::{Context, SQLITE, id_of, server};
 
@@ -101,6 +106,37 @@ pub(crate) async fn several_secrets(cx: Arc<Context>) {
     );
     assert!(deliver(&cx, "msg_both", at, &both, body).await.status < 300, "one of several signatures");
     until_count(&cx, "hooks", "_key=in.(msg_old,msg_both)", 2).await;
+}
+
+/// What Caudal sends as a confirmer it lets in as a receiver, once a key.
+pub(crate) async fn signed_by_caudal(cx: Arc<Context>) {
+    let (topic, at) = (TopicName::parse("payments").unwrap(), caudal_core::time::Instant(0));
+    let item = Item {
+        id: Uuid::nil(),
+        attempts: 0,
+        crashes: 0,
+        doubt: false,
+        since: at,
+        first_sent: None,
+        claimed: at,
+        record: r#"{"amount": 12.50}"#.into(),
+    };
+    let signing = |secrets: &[&str]| {
+        let sign = secrets.iter().map(|secret| (*secret).to_owned()).collect();
+        let url = format!("{}/webhooks/hooks", cx.api.url);
+        HttpConfirmer::open(&HttpConfig { sign, ..HttpConfig::new(&url) }).unwrap()
+    };
+    let key = Uuid::now_v7();
+    let foreign = "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+    let cases: [(&[&str], bool); 5] =
+        [(&[foreign], true), (&[], true), (&[NEW], false), (&[foreign, OLD], false), (&[NEW], false)];
+    for (secrets, refused) in cases {
+        let answer = signing(secrets).call(Call { topic: &topic, item: &item, key, attempt: 1 }).await;
+        let code = answer.code().unwrap_or_else(|| panic!("{answer:?}"));
+        assert_eq!(code == 401, refused, "{secrets:?}: {answer:?}");
+        assert!(refused || code < 300, "{answer:?}");
+    }
+    until_count(&cx, "hooks", &format!("_key=eq.{key}"), 1).await;
 }
 
 pub(crate) async fn refused(cx: Arc<Context>) {
