@@ -5,24 +5,25 @@ use std::sync::Arc;
 use caudal_core::confirm::ports::{Adopt, Records};
 use caudal_core::confirm::{Fact, LaneId};
 use caudal_core::error::StoreError;
-use caudal_core::topic::{Identity, TopicName};
 use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Lane;
 use super::ready::{Counts, Ready, positions};
+use crate::adopting::transaction_of;
 use crate::sqlite::error::{found_error, refusal, store_error};
 use crate::sqlite::readers::Reader;
 use crate::sqlite::sql::quoted;
 use crate::sqlite::values::any_as_text;
 use crate::sqlite::writer::Commit;
 
-/// Keys of rows that are pending and were not adopted, in no order. Looked for by a reader: the table may be large.
+/// Keys of rows that are pending and were not adopted, in the order of the keys. Looked for by a reader: the table may be large.
 pub(super) fn found(reader: &Reader, adopt: &Adopt, lane: LaneId, rows_max: usize) -> Result<Vec<Value>, StoreError> {
     let key = quoted(&adopt.key);
     let sql = format!(
         "select t.{key} from {} t where t.{} = ?1 and t.{key} is not null
-            and not exists (select 1 from _confirm_adopted a where a.lane = ?2 and a.key = t.{key}) limit ?3",
+            and not exists (select 1 from _confirm_adopted a where a.lane = ?2 and a.key = t.{key})
+          order by t.{key} limit ?3",
         quoted(&adopt.table.name),
         quoted(&adopt.state)
     );
@@ -50,7 +51,7 @@ pub(super) fn adopt(commit: &Commit<'_>, lane: &Lane, adopt: &Adopt, keys: &[Val
         if !still.query_row(params![key, adopt.pending], |row| row.get::<_, bool>(0)).map_err(found_error)? {
             continue;
         }
-        let tx = transaction_of(&lane.topic, key);
+        let tx = transaction_of(&lane.topic, &any_as_text(key.into()).unwrap_or_default()).to_string();
         let sql = "insert into _confirm_adopted (tx, lane, key) values (?1, ?2, ?3) on conflict do nothing";
         let new = commit.conn.prepare_cached(sql).and_then(|mut insert| insert.execute(params![tx, lane.id.0, key]));
         if new.map_err(store_error)? > 0 {
@@ -62,13 +63,6 @@ pub(super) fn adopt(commit: &Commit<'_>, lane: &Lane, adopt: &Adopt, keys: &[Val
     }
     counts.write(commit).map_err(store_error)?;
     Ok(adopted)
-}
-
-/// The id that stands for a row. Derived, so that a second look, or another store, gives the same; and from the topic too, because two
-/// tables may have the same keys.
-fn transaction_of(topic: &TopicName, key: &Value) -> String {
-    let text = any_as_text(key.into()).unwrap_or_default();
-    Identity::of(topic).transaction_id(&text).to_string()
 }
 
 /// Tells the table's owner how a transaction ended, if it is one of such a table.

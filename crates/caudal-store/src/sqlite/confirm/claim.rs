@@ -20,15 +20,13 @@ use crate::sqlite::sql::quoted;
 use crate::sqlite::values::push_row;
 use crate::sqlite::writer::Commit;
 
-const GONE: &str = "its record is gone: it was removed from the table before it was confirmed";
-
 pub(super) fn claim(commit: &Commit<'_>, asked: &Claim, records: &Records) -> Result<Option<Batch>, StoreError> {
     let mut from = asked.from;
     loop {
         let Some((number, watermark)) = take(commit, asked, from).map_err(store_error)? else { return Ok(None) };
         let found = Found::read(commit, number, records)?;
-        for gone in &found.gone {
-            set_aside(commit, asked.lane.0, number, gone).map_err(store_error)?;
+        for (item, why) in &found.held {
+            set_aside(commit, asked.lane.0, number, item, why).map_err(store_error)?;
         }
         if !found.items.is_empty() {
             let lease = Lease { lane: asked.lane, number, worker: asked.worker.clone() };
@@ -62,29 +60,44 @@ fn take(commit: &Commit<'_>, asked: &Claim, from: i64) -> rusqlite::Result<Optio
     Ok(Some((number, last)))
 }
 
-/// The items of a lease with their records, in the order of their positions; and those whose record is not there.
+/// The items of a lease with their records, in the order of their positions; and those that nobody may be called for, with why.
 struct Found {
     items: Vec<Item>,
-    gone: Vec<Item>,
+    held: Vec<(Item, String)>,
 }
+
+/// What is there of a record.
+const GONE: u8 = 0;
+const CHANGED: u8 = 1;
+const WAITS: u8 = 2;
 
 impl Found {
     fn read(commit: &Commit<'_>, lease: i64, records: &Records) -> Result<Self, StoreError> {
-        let (table, sql) = match records {
-            Records::Topic(table) => (table, of_topic_sql(table)),
-            Records::Adopted(adopt) => (&adopt.table, of_adopted_sql(adopt)),
+        let (table, sql, pending) = match records {
+            Records::Topic(table) => (table, of_topic_sql(table), None),
+            Records::Adopted(adopt) => (&adopt.table, of_adopted_sql(adopt), Some(&adopt.pending)),
         };
         let failed = |error| if table.schema.is_some() { found_error(error) } else { store_error(error) };
         let mut statement = commit.conn.prepare_cached(&sql).map_err(failed)?;
-        let mut rows = statement.query([lease]).map_err(failed)?;
-        let mut found = Self { items: Vec::new(), gone: Vec::new() };
+        let mut rows = statement.query(params![lease, pending]).map_err(failed)?;
+        let mut found = Self { items: Vec::new(), held: Vec::new() };
         while let Some(row) = rows.next().map_err(failed)? {
             let mut item = item(row, commit.now).map_err(store_error)?;
-            if row.get(6).map_err(store_error)? {
-                item.record = record(row, 7, table)?;
-                found.items.push(item);
-            } else {
-                found.gone.push(item);
+            match row.get(6).map_err(store_error)? {
+                GONE => {
+                    found
+                        .held
+                        .push((item, format!("its record is not in {} any more: it was deleted there", table.name)));
+                }
+                // What may have been done has to be found out, whatever its owner thinks of it.
+                CHANGED if !item.doubt => {
+                    let why = "is not waiting any more: its owner changed it before it was called for";
+                    found.held.push((item, format!("its row in {} {why}", table.name)));
+                }
+                _ => {
+                    item.record = record(row, 7, table)?;
+                    found.items.push(item);
+                }
             }
         }
         Ok(found)
@@ -99,17 +112,18 @@ const ITEM: &str = "l.tx, l.attempts, l.crashes, l.doubt, l.since, l.first_sent"
 
 fn of_topic_sql(table: &Table) -> String {
     format!(
-        "select {ITEM}, r.{ID} is not null{} from _confirm_leased l left join {} r on r.{ID} = l.tx
-          where l.lease = ?1 order by l.pos",
+        "select {ITEM}, iif(r.{ID} is null, {GONE}, {WAITS}){} from _confirm_leased l left join {} r on r.{ID} = l.tx
+          where l.lease = ?1 and ?2 is null order by l.pos",
         columns_sql(table),
         quoted(&table.name)
     )
 }
 
 fn of_adopted_sql(adopt: &Adopt) -> String {
-    let key = quoted(&adopt.key);
+    let (key, state) = (quoted(&adopt.key), quoted(&adopt.state));
     format!(
-        "select {ITEM}, r.{key} is not null{} from _confirm_leased l left join _confirm_adopted a on a.tx = l.tx
+        "select {ITEM}, iif(r.{key} is null, {GONE}, iif(r.{state} = ?2, {WAITS}, {CHANGED})){}
+           from _confirm_leased l left join _confirm_adopted a on a.tx = l.tx
            left join {} r on r.{key} = a.key where l.lease = ?1 order by l.pos",
         columns_sql(&adopt.table),
         quoted(&adopt.table.name)
@@ -144,8 +158,8 @@ fn record(row: &Row<'_>, first: usize, table: &Table) -> Result<Bytes, StoreErro
     Ok(out.into())
 }
 
-/// Nobody can confirm what is not there: a person has to look.
-fn set_aside(commit: &Commit<'_>, lane: i32, lease: i64, item: &Item) -> rusqlite::Result<()> {
+/// A person has to look.
+fn set_aside(commit: &Commit<'_>, lane: i32, lease: i64, item: &Item, why: &str) -> rusqlite::Result<()> {
     let tx = item.id.to_string();
     let sql = "delete from _confirm_leased where lease = ?1 and tx = ?2";
     commit.conn.prepare_cached(sql)?.execute(params![lease, tx])?;
@@ -159,7 +173,7 @@ fn set_aside(commit: &Commit<'_>, lane: i32, lease: i64, item: &Item) -> rusqlit
         since: item.since,
         first_sent: item.first_sent,
         code: None,
-        detail: GONE,
+        detail: why,
     }
     .put(commit)
 }

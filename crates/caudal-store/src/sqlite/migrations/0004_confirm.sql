@@ -136,24 +136,45 @@ create table _confirm_adopted (
     unique (lane, key)
 ) without rowid;
 
+-- One part a state, so that a read of one state looks at nothing else; nothing around them, so that a read of a page ends with it.
 create view _confirmations as
-select s._id, n.topic, n.name as lane, s.state, s.attempts, s.crashes, s.maybe_done, s.since, s.first_sent, s.due, s.at,
-       s.code, s.detail, s.lane as lane_number
-  from (
-    select tx as _id, lane, state, attempts, 0 as crashes, 0 as maybe_done, since, null as first_sent, null as due, at, code, detail
-      from _confirm_outcomes
-    union all
-    select tx, lane, state, attempts, crashes, maybe_done, since, first_sent, null, at, code, detail
-      from _confirm_aside
-    union all
-    select tx, lane, iif(doubt, 'doubt', 'retry'), attempts, crashes, 0, since, first_sent, due, null, code, detail
-      from _confirm_deferred
-    union all
-    select tx, lane, iif(doubt, 'doubt', 'pending'), attempts, crashes, 0, since, first_sent, null, null, null, ''
-      from _confirm_ready
-    union all
-    select l.tx, c.lane, c.phase, l.attempts, l.crashes, 0, l.since, l.first_sent, null, c.called_at, null, ''
-      from _confirm_leases c cross join _confirm_leased l on l.lease = c.lease
-     where not exists (select 1 from _confirm_outcomes o where o.tx = l.tx)
-  ) s
-  join _confirm_lanes n on n.lane = s.lane;
+select o.tx as _id, (select topic from _confirm_lanes n where n.lane = o.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = o.lane) as lane, 'confirmed' as state, attempts, 0 as crashes, 0 as maybe_done, since, null as first_sent, null as due, at, code, detail, o.lane as lane_number
+  from _confirm_outcomes o where o.state = 'confirmed'
+union all
+select o.tx as _id, (select topic from _confirm_lanes n where n.lane = o.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = o.lane) as lane, 'rejected' as state, attempts, 0 as crashes, 0 as maybe_done, since, null as first_sent, null as due, at, code, detail, o.lane as lane_number
+  from _confirm_outcomes o where o.state = 'rejected'
+union all
+select o.tx as _id, (select topic from _confirm_lanes n where n.lane = o.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = o.lane) as lane, 'void' as state, attempts, 0 as crashes, 0 as maybe_done, since, null as first_sent, null as due, at, code, detail, o.lane as lane_number
+  from _confirm_outcomes o where o.state = 'void'
+union all
+select s.tx as _id, (select topic from _confirm_lanes n where n.lane = s.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = s.lane) as lane, 'held' as state, attempts, crashes, maybe_done, since, first_sent, null, at, code, detail, s.lane
+  from _confirm_aside s where s.state = 'held'
+union all
+select s.tx as _id, (select topic from _confirm_lanes n where n.lane = s.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = s.lane) as lane, 'dead' as state, attempts, crashes, maybe_done, since, first_sent, null, at, code, detail, s.lane
+  from _confirm_aside s where s.state = 'dead'
+union all
+select d.tx as _id, (select topic from _confirm_lanes n where n.lane = d.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = d.lane) as lane, 'retry' as state, attempts, crashes, 0, since, first_sent, due, null, code, detail, d.lane
+  from _confirm_deferred d where not doubt
+union all
+select d.tx as _id, (select topic from _confirm_lanes n where n.lane = d.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = d.lane) as lane, 'doubt' as state, attempts, crashes, 0, since, first_sent, due, null, code, detail, d.lane
+  from _confirm_deferred d where doubt
+union all
+select q.tx as _id, (select topic from _confirm_lanes n where n.lane = q.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = q.lane) as lane, 'pending' as state, attempts, crashes, 0, since, first_sent, null, null, null, '', q.lane
+  from _confirm_ready q where not doubt
+union all
+select q.tx as _id, (select topic from _confirm_lanes n where n.lane = q.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = q.lane) as lane, 'doubt' as state, attempts, crashes, 0, since, first_sent, null, null, null, '', q.lane
+  from _confirm_ready q where doubt
+union all
+select l.tx as _id, (select topic from _confirm_lanes n where n.lane = c.lane) as topic,
+       (select name from _confirm_lanes n where n.lane = c.lane) as lane, c.phase as state, l.attempts, l.crashes, 0, l.since, l.first_sent, null, c.called_at, null, '', c.lane
+  from _confirm_leases c cross join _confirm_leased l on l.lease = c.lease
+ where not exists (select 1 from _confirm_outcomes o where o.tx = l.tx);
