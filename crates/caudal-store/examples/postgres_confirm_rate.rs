@@ -49,7 +49,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let rate = |time: Duration| transactions as f64 / time.as_secs_f64();
     println!(
         "stored and made pending {:.0}/s; confirmed {:.0}/s with {workers} workers in batches of {size} (claim {:?}, begin {:?}, settle {:?} of all workers)",
-        rate(filled), rate(took), times[0], times[1], times[2]
+        rate(filled),
+        rate(took),
+        times[0],
+        times[1],
+        times[2]
     );
     Ok(())
 }

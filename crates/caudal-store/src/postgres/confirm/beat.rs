@@ -35,9 +35,9 @@ x as (
   select l.lease, l.lane, l.rank, l.phase, coalesce(u.first_sent, l.called_at) as sent, u.*
   from l cross join lateral unnest(l.txs, l.attempts, l.crashes, l.doubts, l.sinces, l.first_sents) with ordinality
     as u(tx, attempts, crashes, doubt, since, first_sent, n)
-  where not exists (select from _confirm_outcomes o where o.tx = u.tx)
-    and not exists (select from _confirm_deferred d where d.tx = u.tx)
-    and not exists (select from _confirm_aside a where a.tx = u.tx)),
+  where (select o.tx from _confirm_outcomes o where o.tx = u.tx limit 1) is null
+    and (select d.tx from _confirm_deferred d where d.tx = u.tx limit 1) is null
+    and (select a.tx from _confirm_aside a where a.tx = u.tx limit 1) is null),
 back as (
   insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since, first_sent)
   select lane, rank, tx, attempts, crashes, doubt, false, since, first_sent
@@ -65,7 +65,7 @@ with d as (
 put as (
   insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since, first_sent)
   select lane, least(crashes, 2)::smallint, tx, attempts, crashes, doubt, false, since, first_sent
-  from d where not exists (select from _confirm_outcomes o where o.tx = d.tx) order by due, tx)
+  from d where (select o.tx from _confirm_outcomes o where o.tx = d.tx limit 1) is null order by due, tx)
 select count(*) from d";
 
 const FORGET_WORKERS: &str = "

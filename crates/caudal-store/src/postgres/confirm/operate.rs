@@ -75,7 +75,7 @@ on conflict (tx) do nothing returning 1";
 /// would end it at once.
 const REDRIVE: &str = "
 with a as (
-  delete from _confirm_aside a where tx = $1 and not exists (select from _confirm_outcomes o where o.tx = a.tx)
+  delete from _confirm_aside a where tx = $1 and (select o.tx from _confirm_outcomes o where o.tx = a.tx limit 1) is null
   returning lane, crashes, attempts, maybe_done, since, first_sent),
 t as (
   insert into _confirm_tried (tx, attempt, at, state, detail)

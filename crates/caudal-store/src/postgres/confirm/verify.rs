@@ -46,7 +46,7 @@ fn lanes_sql() -> String {
                 array(select tx from open o where o.lane = l.lane and o.places > 1 order by tx limit $1),
                 array(select distinct tx from _confirm_contradictions c where c.lane = l.lane order by tx limit $1),
                 to_regclass(quote_ident(l.topic)) is not null,
-                l.lane = min(l.lane) over (partition by l.topic)
+                l.lane = min(l.lane) over (partition by l.topic, l.adopts)
          from _confirm_lanes l order by l.topic, l.name"
     )
 }
