@@ -109,7 +109,7 @@ impl PostgresStore {
     }
 
     async fn state_of(&self, id: Uuid) -> Result<Option<Confirmation>, StoreError> {
-        let rows = self.ask_over(&self.confirmers, ONE, &[(&id, Type::UUID)], true).await?;
+        let rows = self.over_all(ONE, &[(&id, Type::UUID)]).await?;
         rows.first().map(|row| confirmation(id, row)).transpose().map_err(store_error)
     }
 

@@ -90,7 +90,7 @@ select array(select tx from lost), array(select tx from stray)";
 impl PostgresStore {
     pub(super) async fn audit(&self) -> Result<Vec<LaneAudit>, StoreError> {
         let begin = format!(
-            "begin isolation level repeatable read read only; set local statement_timeout = {}; set local enable_seqscan = on",
+            "begin isolation level repeatable read read only; set local statement_timeout = {}; set local enable_seqscan = on; set local jit = off",
             AUDIT_MAX.as_millis()
         );
         let work = self.transact(move |conn| {
@@ -122,7 +122,7 @@ impl PostgresStore {
     /// A statement over whole tables: the other way round than those that find rows by their keys.
     pub(super) async fn over_all(&self, sql: &'static str, params: &[Typed<'_>]) -> Result<Vec<Row>, StoreError> {
         let begin = format!(
-            "begin read only; set local enable_seqscan = on; set local statement_timeout = {}",
+            "begin read only; set local enable_seqscan = on; set local jit = off; set local statement_timeout = {}",
             self.statement_timeout.as_millis()
         );
         let params: Vec<Typed<'_>> = params.to_vec();
