@@ -33,7 +33,7 @@ const FORGET: &str = "delete from _expired where ctid = any(array(
 /// What is to be confirmed stays until it is: all that was stored since the topic has lanes.
 const CONFIRMED: &str =
     "(_stored_at < coalesce((select min(since) from _confirm_lanes where topic = $1 and not adopts), 'infinity')
-    or exists (select from _confirm_outcomes o where o.tx = _id))";
+    or (select o.tx from _confirm_outcomes o where o.tx = _id limit 1) is not null)";
 
 /// Rows that another sweep has in hand are left to it. Found by the block ranges of `_stored_at`, in which rows arrive.
 fn expire_sql(table: &Table) -> String {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use caudal_core::confirm::ports::{Adopt, Batch, Claim, Confirm, LaneSpec, OperateConfirmations, Records};
 use caudal_core::confirm::{Fact, LaneId, Rank, State};
 use caudal_core::schema::{Column, ColumnType, Table};
-use caudal_testkit::confirm::{ConfirmStore, Doing, Harness, LONG, claim, confirmed, fact, finish, item, part, worker};
+use caudal_testkit::confirm::{
+    ConfirmStore, Doing, Harness, LONG, claim, confirmed, doubt, fact, finish, item, part, worker,
+};
 use caudal_testkit::postgres::client;
 use caudal_testkit::store::topic;
 
@@ -106,6 +108,31 @@ async fn late_facts_and_peoples_words_are_written_back_too() {
     let settled = store.finish(finish(&new, &confirmed())).await;
     assert_eq!((settled.facts, settled.repeats, settled.contradictions), (0, 1, 1));
     assert_eq!(states(&h).await, ["paid", "refused"]);
+    store.assert_sound().await;
+}
+
+/// Nobody is called for what its owner took back before; what may have been done is found out all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_its_owner_took_back_is_held() {
+    let h = open(false).await;
+    owned(&h, "bigint", &["1", "2", "3"]).await;
+    let (store, lane) = (h.store(), adopting(&h, ColumnType::Int8, None).await);
+    store.adopt(lane, 100).await.expect("adopt");
+    let first = store.claim_as(Claim { items_max: 1, ..claim(lane) }).await.expect("a batch");
+    store.call(&first, LONG).await;
+    store.finish(finish(&first, &doubt(Duration::ZERO))).await;
+    h.execute(
+        "update bank.transfers set state = 'cancelled' where ref in (1, 2); delete from bank.transfers where ref = 3;
+               insert into bank.transfers values (4, 1, 'waiting')",
+    )
+    .await;
+    store.adopt(lane, 100).await.expect("adopt");
+    let batch = store.take(lane).await;
+    assert_eq!(batch.items.len(), 1, "what is left to call for");
+    let numbers = store.status("default").await;
+    assert_eq!((numbers.held, numbers.leased, numbers.doubt), (2, 1, 1));
+    let in_doubt = store.take_when_ready(claim(lane)).await;
+    assert_eq!((in_doubt.items[0].id, in_doubt.items[0].doubt), (first.items[0].id, true));
     store.assert_sound().await;
 }
 

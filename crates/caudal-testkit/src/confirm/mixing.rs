@@ -60,7 +60,7 @@ pub async fn random_work_conserves_everything(h: &impl Harness) {
         let expected = mix.outcomes.get(id).copied().unwrap_or(State::Confirmed);
         assert_eq!(now.state, expected, "{now:?}");
     }
-    assert!(mix.outcomes.len() > mix.ids.len() / 10, "something happened");
+    assert!(mix.outcomes.len() >= 10, "something happened: {} outcomes", mix.outcomes.len());
 }
 
 impl<H: Harness> Mix<'_, H> {
@@ -83,7 +83,7 @@ impl<H: Harness> Mix<'_, H> {
     }
 
     async fn enqueue(&mut self) {
-        let new = ids(self.chance.between(1, 30) as usize);
+        let new = ids(self.chance.between(1, 10) as usize);
         self.h.enqueue(self.lane, &new).await;
         self.ids.extend(new);
     }

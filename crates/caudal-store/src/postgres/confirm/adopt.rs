@@ -65,7 +65,8 @@ fn find_sql(adopt: &Adopt) -> String {
 pub(super) fn records_sql(adopt: &Adopt) -> String {
     let columns: Vec<String> = adopt.table.columns.iter().map(travelling).collect();
     format!(
-        "select a.tx, {} from _confirm_adopted a join {} t on t.{} = {} where a.tx = any($1)",
+        "select a.tx, t.{}::text = $2, {} from _confirm_adopted a join {} t on t.{} = {} where a.tx = any($1)",
+        quoted(&adopt.state),
         columns.join(", "),
         table_name(&adopt.table),
         quoted(&adopt.key),

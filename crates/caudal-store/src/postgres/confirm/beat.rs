@@ -35,9 +35,9 @@ x as (
   select l.lease, l.lane, l.rank, l.phase, coalesce(u.first_sent, l.called_at) as sent, u.*
   from l cross join lateral unnest(l.txs, l.attempts, l.crashes, l.doubts, l.sinces, l.first_sents) with ordinality
     as u(tx, attempts, crashes, doubt, since, first_sent, n)
-  where not exists (select from _confirm_outcomes o where o.tx = u.tx)
-    and not exists (select from _confirm_deferred d where d.tx = u.tx)
-    and not exists (select from _confirm_aside a where a.tx = u.tx)),
+  where (select o.tx from _confirm_outcomes o where o.tx = u.tx limit 1) is null
+    and (select d.tx from _confirm_deferred d where d.tx = u.tx limit 1) is null
+    and (select a.tx from _confirm_aside a where a.tx = u.tx limit 1) is null),
 back as (
   insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since, first_sent)
   select lane, rank, tx, attempts, crashes, doubt, false, since, first_sent
@@ -65,12 +65,12 @@ with d as (
 put as (
   insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since, first_sent)
   select lane, least(crashes, 2)::smallint, tx, attempts, crashes, doubt, false, since, first_sent
-  from d where not exists (select from _confirm_outcomes o where o.tx = d.tx) order by due, tx)
+  from d where (select o.tx from _confirm_outcomes o where o.tx = d.tx limit 1) is null order by due, tx)
 select count(*) from d";
 
 const FORGET_WORKERS: &str = "
 delete from _confirm_workers where ctid = any(array(
-  select ctid from _confirm_workers where until < clock_timestamp() for update skip locked))";
+  select ctid from _confirm_workers where until < clock_timestamp() and worker <> $1 for update skip locked))";
 
 /// For each lane: whether it is paused, which ranks have something, when something is due. `$2`: where to look from, rank by rank.
 const LOOK: &str = "
@@ -84,7 +84,7 @@ from unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[]) with ordinality as u
 join _confirm_lanes l on l.lane = u.lane order by u.n";
 const LOOK_TYPES: [Type; 4] = [Type::INT4_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY];
 
-const WORKERS: &str = "select count(*) from _confirm_workers where until > clock_timestamp()";
+const WORKERS: &str = "select count(*) from _confirm_workers where until > clock_timestamp() or worker = $1";
 
 impl PostgresStore {
     pub(super) async fn beat_once(&self, beat: &Beat) -> Result<Beaten, StoreError> {
@@ -113,9 +113,9 @@ async fn keep_house(
     let expired = conn.prepare(EXPIRED, &[Type::INT8]).await.map_err(store_error)?;
     let lapse = conn.prepare(LAPSE, &[Type::INT8_ARRAY]).await.map_err(store_error)?;
     let promote = conn.prepare(PROMOTE, &[Type::INT4_ARRAY, Type::INT8]).await.map_err(store_error)?;
-    let forget = conn.prepare(FORGET_WORKERS, &[]).await.map_err(store_error)?;
+    let forget = conn.prepare(FORGET_WORKERS, &[Type::TEXT]).await.map_err(store_error)?;
     let look = conn.prepare(LOOK, &LOOK_TYPES).await.map_err(store_error)?;
-    let workers = conn.prepare(WORKERS, &[]).await.map_err(store_error)?;
+    let workers = conn.prepare(WORKERS, &[Type::TEXT]).await.map_err(store_error)?;
     let conn = &*conn;
     let (worker, ttl, promote_max) = (&*beat.worker, micros(beat.ttl), beat.promote_max as i64);
     let (begun, counted_in, leases) = join3(
@@ -136,12 +136,12 @@ async fn keep_house(
     let promoting = async { conn.query(&promote, &[lanes, &promote_max]).await.and_then(|rows| number(&rows)) };
     let looking = async {
         let look = async { conn.query(&look, &[lanes, usual, suspect, alone]).await };
-        let workers = async { conn.query(&workers, &[]).await.and_then(|rows| number(&rows)) };
+        let workers = async { conn.query(&workers, &[&worker]).await.and_then(|rows| number(&rows)) };
         try_join(look, workers).await
     };
     let all = async {
         let (lapsed, promoted, forgotten, looked) =
-            join4(lapsing, promoting, conn.execute(&forget, &[]), looking).await;
+            join4(lapsing, promoting, conn.execute(&forget, &[&worker]), looking).await;
         let (lapsed, promoted) = (lapsed?, promoted?);
         forgotten?;
         let (lanes, workers) = looked?;

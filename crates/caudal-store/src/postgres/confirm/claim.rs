@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use caudal_core::confirm::ports::{Batch, Claim, Lease, Records};
+use caudal_core::confirm::ports::{Adopt, Batch, Claim, Lease, Records};
 use caudal_core::confirm::{Item, Mark};
 use caudal_core::error::StoreError;
 use caudal_core::json::write_row;
@@ -32,7 +32,7 @@ with taken as (
     order by pos limit $4 for update skip locked))
   returning pos, tx, attempts, crashes, doubt, fresh, since, first_sent),
 kept as (
-  select * from taken t where fresh or not exists (select from _confirm_outcomes o where o.tx = t.tx) order by pos),
+  select * from taken t where fresh or (select o.tx from _confirm_outcomes o where o.tx = t.tx limit 1) is null order by pos),
 lease as (
   insert into _confirm_leases
     (worker, until, lane, rank, phase, items, txs, attempts, crashes, doubts, sinces, first_sents)
@@ -95,55 +95,52 @@ impl PostgresStore {
             Records::Topic(table) => self.topic_records(table, &ids).await?,
             Records::Adopted(adopt) => self.adopted_records(adopt, &ids).await?,
         };
-        let mut missing = Vec::new();
-        batch.items.retain_mut(|item| match records.remove(&item.id) {
-            Some(record) => {
-                item.record = record;
-                true
-            }
-            None => {
-                missing.push(item.clone());
-                false
-            }
+        let mut held = Vec::new();
+        batch.items.retain_mut(|item| {
+            let table = &table_of(lane).name;
+            let why = match records.remove(&item.id) {
+                // What may have been done has to be found out, whatever its owner thinks of it.
+                Some(found) if found.waits || item.doubt => {
+                    item.record = found.record;
+                    return true;
+                }
+                Some(_) => {
+                    format!("its row in {table} is not waiting any more: its owner changed it before it was called for")
+                }
+                None => format!("its record is not in {table} any more: it was deleted there"),
+            };
+            held.push((item.clone(), Mark::Held { maybe_done: item.doubt, code: None, detail: why }));
+            false
         });
-        if !missing.is_empty() {
-            let detail = format!("its record is not in {} any more: it was deleted there", table_of(lane).name);
-            self.hold_without_a_call(&batch.lease, missing, detail).await?;
+        if !held.is_empty() {
+            self.move_uncalled(&batch.lease, held).await?;
         }
         Ok(batch)
     }
 
-    async fn topic_records(&self, table: &Table, ids: &[Uuid]) -> Result<HashMap<Uuid, Bytes>, StoreError> {
+    async fn topic_records(&self, table: &Table, ids: &[Uuid]) -> Result<HashMap<Uuid, Found>, StoreError> {
         let columns = column_list(table.columns.iter().map(|c| c.name.as_str()));
-        let sql = format!("select {ID}, {columns} from {} where {ID} = any($1)", quoted(&table.name));
-        let rows = self.ask_over(&self.confirmers, &sql, &[(&ids, Type::UUID_ARRAY)], true).await?;
-        rows.iter()
-            .map(|row| Ok((row.try_get(0)?, record(&table.columns, row)?)))
-            .collect::<Result<_, _>>()
-            .map_err(store_error)
+        let sql = format!("select {ID}, true, {columns} from {} where {ID} = any($1)", quoted(&table.name));
+        self.records(&sql, &table.columns, &[(&ids, Type::UUID_ARRAY)]).await
     }
 
-    async fn adopted_records(
+    async fn adopted_records(&self, adopt: &Adopt, ids: &[Uuid]) -> Result<HashMap<Uuid, Found>, StoreError> {
+        let params: [Typed<'_>; 2] = [(&ids, Type::UUID_ARRAY), (&adopt.pending, Type::TEXT)];
+        self.records(&adopt::records_sql(adopt), &adopt.table.columns, &params).await
+    }
+
+    /// Rows of: the transaction, whether its row still waits, the record.
+    async fn records(
         &self,
-        adopt: &caudal_core::confirm::ports::Adopt,
-        ids: &[Uuid],
-    ) -> Result<HashMap<Uuid, Bytes>, StoreError> {
-        let sql = adopt::records_sql(adopt);
-        let rows = self.ask_over(&self.confirmers, &sql, &[(&ids, Type::UUID_ARRAY)], true).await?;
-        let columns = &adopt.table.columns;
-        rows.iter()
-            .map(|row| Ok((row.try_get(0)?, record(columns, row)?)))
-            .collect::<Result<_, _>>()
-            .map_err(store_error)
-    }
-
-    /// Marks items about which nobody was asked: no attempt is spent.
-    async fn hold_without_a_call(&self, lease: &Lease, items: Vec<Item>, detail: String) -> Result<(), StoreError> {
-        let marks = items.into_iter().map(|item| {
-            let mark = Mark::Held { maybe_done: item.doubt, code: None, detail: detail.clone() };
-            (item, mark)
-        });
-        self.move_uncalled(lease, marks.collect()).await
+        sql: &str,
+        columns: &[Column],
+        params: &[Typed<'_>],
+    ) -> Result<HashMap<Uuid, Found>, StoreError> {
+        let rows = self.ask_over(&self.confirmers, sql, params, true).await?;
+        let found = rows
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, Found { waits: row.try_get(1)?, record: record(columns, row, 2)? })));
+        found.collect::<Result<_, _>>().map_err(store_error)
     }
 
     pub(super) async fn flip_to_calling(&self, lease: &Lease, ttl: Duration) -> Result<bool, StoreError> {
@@ -194,19 +191,21 @@ fn items(row: &Row) -> Result<Vec<Item>, tokio_postgres::Error> {
     Ok(items.collect())
 }
 
-/// The columns from the second on as an object. `_extra` is there only where it holds something.
-fn record(columns: &[Column], row: &Row) -> Result<Bytes, tokio_postgres::Error> {
+/// A record, and whether its owner still has it waiting.
+struct Found {
+    waits: bool,
+    record: Bytes,
+}
+
+/// The columns from `first` on as an object. `_extra`, the last one of a topic's, is there only where it holds something.
+fn record(columns: &[Column], row: &Row, first: usize) -> Result<Bytes, tokio_postgres::Error> {
     let mut fields = RowBatch::with_capacity(1, row.raw_size_bytes() + 2);
-    push_row(&mut fields, row, 1)?;
-    let without_extra = match columns.iter().position(|column| column.name == EXTRA) {
-        Some(at) if column_bytes(row, at + 1)?.is_none() => Some(at),
-        _ => None,
-    };
-    let mut out = Vec::with_capacity(row.raw_size_bytes() * 2);
-    match without_extra {
-        // It comes last in a topic's table.
-        Some(at) if at + 1 == columns.len() => write_row(&mut out, &columns[..at], fields.row(0)),
-        _ => write_row(&mut out, columns, fields.row(0)),
+    push_row(&mut fields, row, first)?;
+    let mut kept = columns.len();
+    if columns.last().is_some_and(|column| column.name == EXTRA) && column_bytes(row, row.len() - 1)?.is_none() {
+        kept -= 1;
     }
+    let mut out = Vec::with_capacity(row.raw_size_bytes() * 2);
+    write_row(&mut out, &columns[..kept], fields.row(0));
     Ok(Bytes::from(out))
 }

@@ -27,7 +27,7 @@ with put as (
   insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since)
   select u.lane, 0, u.tx, 0, 0, false, true, clock_timestamp()
   from unnest($1::int4[], $2::uuid[]) with ordinality as u(lane, tx, n)
-  where not exists (select from _confirm_outcomes o where o.tx = u.tx) order by u.n
+  where (select o.tx from _confirm_outcomes o where o.tx = u.tx limit 1) is null order by u.n
   returning lane)
 insert into _confirm_counts as c (lane, writer, enqueued)
 select lane, $3, count(*) from put group by lane order by lane

@@ -5,6 +5,9 @@
 //! `_confirm_aside`, and takes it out of its lease. An outcome may arrive while its transaction is somewhere else: it wins, every
 //! look says so, and the place is emptied when its turn comes.
 //!
+//! Whether a transaction has its outcome is asked as a value, with a limit: as `exists` the planner may turn it into a hash of all
+//! outcomes, and a plan that was made while there were few of them stays.
+//!
 //! All at READ COMMITTED and without anything that outlives a transaction. Where a statement must see what those before it waited
 //! for, it is one of its own: each has a snapshot of its own.
 

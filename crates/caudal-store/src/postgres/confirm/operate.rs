@@ -75,7 +75,7 @@ on conflict (tx) do nothing returning 1";
 /// would end it at once.
 const REDRIVE: &str = "
 with a as (
-  delete from _confirm_aside a where tx = $1 and not exists (select from _confirm_outcomes o where o.tx = a.tx)
+  delete from _confirm_aside a where tx = $1 and (select o.tx from _confirm_outcomes o where o.tx = a.tx limit 1) is null
   returning lane, crashes, attempts, maybe_done, since, first_sent),
 t as (
   insert into _confirm_tried (tx, attempt, at, state, detail)
@@ -109,7 +109,7 @@ impl PostgresStore {
     }
 
     async fn state_of(&self, id: Uuid) -> Result<Option<Confirmation>, StoreError> {
-        let rows = self.ask_over(&self.confirmers, ONE, &[(&id, Type::UUID)], true).await?;
+        let rows = self.over_all(ONE, &[(&id, Type::UUID)]).await?;
         rows.first().map(|row| confirmation(id, row)).transpose().map_err(store_error)
     }
 

@@ -42,7 +42,7 @@ with said as (
   select u.tx, u.lane, o.state as had, u.state as got, u.code, u.fence, u.detail
   from unnest($1::uuid[], $2::int4[], $3::text[], $4::int4[], $5::int4[], $6::int8[], $7::timestamptz[], $8::text[])
     as u(tx, lane, state, attempts, code, fence, since, detail)
-  join _confirm_outcomes o on o.tx = u.tx where o.state <> u.state),
+  cross join lateral (select state from _confirm_outcomes o where o.tx = u.tx limit 1) o where o.state <> u.state),
 kept as (
   insert into _confirm_contradictions (tx, lane, had, got, code, detail, fence, at)
   select distinct on (tx, got) tx, lane, had, got, code, detail, fence, clock_timestamp() from said order by tx, got
@@ -59,7 +59,7 @@ with u as (
   select u.* from unnest($1::uuid[], $2::int4[], $3::text[], $4::int2[], $5::int4[], $6::int4[], $7::bool[],
       $8::timestamptz[], $9::timestamptz[], $10::bool[], $11::int8[], $12::int4[], $13::text[]) with ordinality
     as u(tx, lane, state, rank, attempts, crashes, doubt, since, first_sent, sent, after, code, detail, n)
-  where not exists (select from _confirm_outcomes o where o.tx = u.tx)),
+  where (select o.tx from _confirm_outcomes o where o.tx = u.tx limit 1) is null),
 t as (
   insert into _confirm_tried (tx, attempt, at, state, code, detail)
   select tx, attempts, clock_timestamp(), state, code, detail from u where state <> 'pending'),
@@ -95,7 +95,7 @@ const END: &str = "delete from _confirm_leases where lease = any($1)";
 /// Those in which nothing is left that has no outcome. What somebody forgot to mark lapses with its lease.
 const END_IF_EMPTY: &str = "
 delete from _confirm_leases l where lease = any($1) and not exists (
-  select from unnest(l.txs) as u(tx) where not exists (select from _confirm_outcomes o where o.tx = u.tx))";
+  select from unnest(l.txs) as u(tx) where (select o.tx from _confirm_outcomes o where o.tx = u.tx limit 1) is null)";
 
 /// A lease as it was locked.
 struct Locked {
@@ -273,18 +273,16 @@ impl Rest {
                 self.moves.push(&lease.from, item, mark, called);
             }
         }
+        if there.is_empty() || (part.ends && there.iter().all(|tx| part.facts.contains(tx))) {
+            self.end.push(number);
+            return;
+        }
         if there.len() < lease.txs.len() {
             let kept = lease.txs.iter().zip(1i64..).filter(|(tx, _)| there.contains(tx)).map(|(_, n)| n);
-            match there.is_empty() {
-                true => self.end.push(number),
-                false => self.shrink.push((number, kept.collect())),
-            }
+            self.shrink.push((number, kept.collect()));
         }
-        if part.ends && !there.is_empty() {
-            match there.iter().all(|tx| part.facts.contains(tx)) {
-                true => self.end.push(number),
-                false => self.end_if_empty.push(number),
-            }
+        if part.ends {
+            self.end_if_empty.push(number);
         }
     }
 }

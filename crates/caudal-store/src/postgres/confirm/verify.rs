@@ -46,7 +46,7 @@ fn lanes_sql() -> String {
                 array(select tx from open o where o.lane = l.lane and o.places > 1 order by tx limit $1),
                 array(select distinct tx from _confirm_contradictions c where c.lane = l.lane order by tx limit $1),
                 to_regclass(quote_ident(l.topic)) is not null,
-                l.lane = min(l.lane) over (partition by l.topic)
+                l.lane = min(l.lane) over (partition by l.topic, l.adopts)
          from _confirm_lanes l order by l.topic, l.name"
     )
 }
@@ -90,7 +90,7 @@ select array(select tx from lost), array(select tx from stray)";
 impl PostgresStore {
     pub(super) async fn audit(&self) -> Result<Vec<LaneAudit>, StoreError> {
         let begin = format!(
-            "begin isolation level repeatable read read only; set local statement_timeout = {}; set local enable_seqscan = on",
+            "begin isolation level repeatable read read only; set local statement_timeout = {}; set local enable_seqscan = on; set local jit = off",
             AUDIT_MAX.as_millis()
         );
         let work = self.transact(move |conn| {
@@ -122,7 +122,7 @@ impl PostgresStore {
     /// A statement over whole tables: the other way round than those that find rows by their keys.
     pub(super) async fn over_all(&self, sql: &'static str, params: &[Typed<'_>]) -> Result<Vec<Row>, StoreError> {
         let begin = format!(
-            "begin read only; set local enable_seqscan = on; set local statement_timeout = {}",
+            "begin read only; set local enable_seqscan = on; set local jit = off; set local statement_timeout = {}",
             self.statement_timeout.as_millis()
         );
         let params: Vec<Typed<'_>> = params.to_vec();

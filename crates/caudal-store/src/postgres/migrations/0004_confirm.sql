@@ -151,7 +151,7 @@ union all
 select r.tx, l.topic, l.name, case when r.doubt then 'doubt' else 'pending' end collate "C", r.attempts, r.crashes,
        false, r.since, r.first_sent, null, null, null, ''
   from _confirm_ready r join _confirm_lanes l on l.lane = r.lane
- where r.fresh or not exists (select from _confirm_outcomes o where o.tx = r.tx)
+ where r.fresh or (select o.tx from _confirm_outcomes o where o.tx = r.tx limit 1) is null
 union all
 select u.tx, l.topic, l.name, s.phase, u.attempts, u.crashes,
        false, u.since, coalesce(u.first_sent, s.called_at), null, s.called_at, null, ''
