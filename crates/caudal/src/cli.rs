@@ -356,6 +356,19 @@ pub(crate) enum ConfirmCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Drill your own staging endpoint: does it really do each key once, and say so afterwards?
+    Chaos {
+        topic: String,
+        /// A record that the endpoint accepts, as JSON; - is standard input
+        record: PathBuf,
+        /// Its effects do not matter: it is a staging endpoint
+        #[arg(long)]
+        yes: bool,
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[arg(long)]
+        json: bool,
+    },
     /// Confirm what is pending now, then end: for those who keep a schedule
     Once {
         #[command(flatten)]

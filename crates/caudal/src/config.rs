@@ -65,6 +65,11 @@ fn load_from(file: Option<&Path>, environment: impl Iterator<Item = (String, Str
     Ok(loaded)
 }
 
+/// Where programs are looked for.
+pub(crate) fn search_path() -> Option<String> {
+    std::env::var("PATH").ok()
+}
+
 /// Whether AWS Lambda, or something in its place, runs this process.
 #[cfg(feature = "lambda")]
 pub(crate) fn in_lambda() -> bool {

@@ -55,6 +55,12 @@ impl Confirmings {
         Ok(Self { targets, adopted, worker, metrics: composed.confirm_metrics.clone(), confirms })
     }
 
+    /// The configuration of one topic, for drills.
+    pub(crate) fn target(self, topic: &str) -> Option<TargetConfig> {
+        let adopted = self.adopted.into_iter().map(|(target, _)| target);
+        self.targets.into_iter().chain(adopted).find(|target| target.topic.as_str() == topic)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.targets.is_empty() && self.adopted.is_empty()
     }
@@ -144,6 +150,8 @@ fn command(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
     }
     let config = CommandConfig {
         arguments: arguments.to_vec(),
+        // What else it needs, it is told: Caudal's own environment holds passwords.
+        environment: crate::config::search_path().into_iter().map(|path| ("PATH".to_owned(), path)).collect(),
         timeout: time("timeout", &confirm.timeout)?,
         probe: (!confirm.probe_command.is_empty()).then(|| confirm.probe_command.clone()),
         ..CommandConfig::new(program)

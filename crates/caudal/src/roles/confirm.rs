@@ -1,9 +1,11 @@
 //! `caudal confirm`: where confirmations stand, and an operator's hand on them.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
+use caudal_engine::confirm::drill::{self, Drill, Finding};
 use serde_json::{Value, json};
 
 use super::client::{connect, print, print_table, query_string};
@@ -31,6 +33,7 @@ pub(crate) async fn run(command: ConfirmCommand) -> Result<ExitCode> {
             post(&server, &format!("/v1/confirmations/{id}/resolve"), &body).await
         }
         ConfirmCommand::Verify { config, json } => verify(&config, json).await,
+        ConfirmCommand::Chaos { topic, record, yes, config, json } => chaos(&topic, &record, yes, &config, json).await,
         ConfirmCommand::Once { config, limit, linger, json } => {
             once(&config, config::span(&limit)?, linger.as_deref().map(config::span).transpose()?, json).await
         }
@@ -200,4 +203,37 @@ async fn once(args: &ConfigArgs, limit: Duration, linger: Option<Duration>, as_j
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Drills an endpoint whose effects do not matter.
+async fn chaos(topic: &str, record: &Path, yes: bool, args: &ConfigArgs, as_json: bool) -> Result<ExitCode> {
+    let loaded = config::load(args.config.as_deref())?;
+    let composed = compose::compose_store(&loaded)?;
+    let confirmings = compose::Confirmings::of(&loaded, true, &composed)?;
+    let target = confirmings.target(topic).with_context(|| format!("topic {topic:?} has no confirm section"))?;
+    let text = match record == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin())?,
+        false => std::fs::read_to_string(record).with_context(|| format!("cannot read {}", record.display()))?,
+    };
+    let Ok(serde_json::Value::Object(_)) = serde_json::from_str(&text) else {
+        bail!("{} is not one JSON object", record.display())
+    };
+    if !yes {
+        bail!(
+            "this asks {} for about thirty confirmations that it will really do; if it is a staging endpoint, say so with --yes",
+            target.confirmer.target()
+        );
+    }
+    let drills = drill::run(&target, text.into()).await;
+    let failed = drills.iter().any(|drill| drill.finding == Finding::Failed);
+    if as_json {
+        println!("{}", json!({ "endpoint": target.confirmer.target(), "passed": !failed, "drills": drills }));
+    } else {
+        let row = |drill: &Drill| json!({ "drill": drill.name, "finding": drill.finding, "what is tried": drill.tries, "answers": drill.detail });
+        print_table(&drills.iter().map(row).collect::<Vec<_>>());
+        let keys = drills.iter().flat_map(|drill| &drill.keys);
+        println!("\nLook these keys up in the endpoint's own books: each may be there once at most.");
+        keys.for_each(|key| println!("  {key}"));
+    }
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -13,6 +13,7 @@ on_both_stores!(
     a_person_resolves_what_is_held,
     a_run_by_the_clock_ends,
     receipts_show_the_confirmation,
+    drills_tell_good_endpoints_from_bad_ones,
 );
 
 fn run(fleet: &Fleet, args: &[&str]) -> (Option<i32>, String) {
@@ -104,4 +105,30 @@ async fn receipts_show_the_confirmation(store: Store) {
     let api = fleet.api();
     let confirmed = api.get(&format!("/v1/receipts/{id}")).await.unwrap().json();
     assert_eq!(confirmed["confirmation"]["state"], "confirmed", "{confirmed:#}");
+}
+
+/// The same configuration against an endpoint that keeps what it promises, and one that forgets keys at once.
+async fn drills_tell_good_endpoints_from_bad_ones(store: Store) {
+    let settings = "key_retention = \"1h\"\nprobe_url = \"${endpoint}/payments/${key}\"";
+    let fleet = Fleet::start(store, Behaviour::default(), settings).await;
+    let record = fleet.server.home().join("record.json");
+    std::fs::write(&record, "{\"payment\":1}").unwrap();
+    let record = record.display().to_string();
+    let drill = || {
+        let output = fleet.server.run(&["confirm", "chaos", "payments", &record, "--yes", "--json"]).unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let report: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{output:?}"));
+        (output.status.success(), report)
+    };
+    let (code, text) = run(&fleet, &["confirm", "chaos", "payments", &record]);
+    assert!(code == Some(1) && text.contains("--yes") && fleet.endpoint.totals().calls == 0, "{code:?} {text}");
+    let (passed, report) = drill();
+    assert!(passed && report["passed"] == true, "{report:#}");
+    assert_eq!(fleet.endpoint.totals().doubles, 0);
+    fleet.endpoint.set(Behaviour { lies: 1.0, honours_keys: false, answers_probes: false, ..Behaviour::default() });
+    let (passed, report) = drill();
+    let failed = |name: &str| {
+        report["drills"].as_array().unwrap().iter().any(|drill| drill["drill"] == name && drill["finding"] == "failed")
+    };
+    assert!(!passed && failed("known"), "{report:#}");
 }
