@@ -119,14 +119,14 @@ struct Resume {
 fn body_of<T: DeserializeOwned>(body: &Bytes, example: &str) -> Result<T, Problem> {
     let read = serde_json::from_slice(body);
     read.map_err(|error| {
-        Problem::bad_request("bad_json", format!("the body is not what is needed: {error}; such as {example}"))
+        Problem::bad_request("malformed_json", format!("the body is not what is needed: {error}; such as {example}"))
     })
 }
 
 fn reason(text: String) -> Result<String, Problem> {
     let reason = text.trim();
     match reason.is_empty() || reason.chars().count() > REASON_MAX || reason.contains('\0') {
-        true => Err(Problem::bad_request("bad_json", format!("a reason has 1 to {REASON_MAX} characters"))),
+        true => Err(Problem::bad_request("malformed_json", format!("a reason has 1 to {REASON_MAX} characters"))),
         false => Ok(reason.to_owned()),
     }
 }
@@ -221,7 +221,7 @@ pub(crate) async fn resume(State(app): AppState, body: Bytes) -> Result<Response
 }
 
 fn topic_name(name: &str) -> Result<TopicName, Problem> {
-    TopicName::parse(name).map_err(|error| Problem::bad_request("bad_json", error.to_string()))
+    TopicName::parse(name).map_err(|error| Problem::bad_request("malformed_json", error.to_string()))
 }
 
 /// Nothing changed may mean that it was so already, or that there is no such lane.

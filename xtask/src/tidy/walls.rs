@@ -226,16 +226,16 @@ fn covers(list: &[&str], name: &str) -> bool {
     })
 }
 
-/// Only `compose.rs` names stores, brokers and confirmers.
+/// Only `compose/` names stores, brokers and confirmers.
 pub(super) fn adapters_named_once(tree: &Tree) -> Vec<Finding> {
-    let sources = tree.texts("crates/caudal/src/", ".rs").filter(|(path, _)| !path.ends_with("src/compose.rs"));
+    let sources = tree.texts("crates/caudal/src/", ".rs").filter(|(path, _)| !path.contains("src/compose/"));
     let mut findings = Vec::new();
     for (path, text) in sources {
         for (number, line) in super::source::code_lines(text) {
             if let Some(adapter) =
                 ["caudal_store", "caudal_broker", "caudal_confirm"].iter().find(|adapter| line.contains(**adapter))
             {
-                let say = format!("line {number} names {adapter}: only compose.rs names adapters");
+                let say = format!("line {number} names {adapter}: only compose/ names adapters");
                 findings.push(Finding::new(path, say));
             }
         }
@@ -344,7 +344,7 @@ mod tests {
     #[test]
     fn an_adapter_named_outside_compose_is_found() {
         let line = "use caudal_store::sqlite::SqliteStore;\n";
-        let planted = Tree::of(&[("crates/caudal/src/compose.rs", line), ("crates/caudal/src/roles/up.rs", line)]);
+        let planted = Tree::of(&[("crates/caudal/src/compose/mod.rs", line), ("crates/caudal/src/roles/up.rs", line)]);
         let findings = adapters_named_once(&planted);
         assert!(says(&findings, "crates/caudal/src/roles/up.rs", "line 1 names caudal_store"));
         assert_eq!(findings.len(), 1);
