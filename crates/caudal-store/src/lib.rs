@@ -1,4 +1,4 @@
-//! PostgreSQL and SQLite behind Caudal's store ports.
+//! PostgreSQL and SQLite behind Caudal's store ports; and DynamoDB, which keeps confirmations and nothing else.
 //!
 //! Each store has its own SQL, its own `error.rs` and its own migrations. What both must decide the same way stands here:
 //! [`compare`] tells a duplicate from a conflict, [`settle`] turns the outcomes of rows into dead letters and a tally,
@@ -17,6 +17,8 @@ mod migration;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod settle;
 
+#[cfg(feature = "dynamodb")]
+pub mod dynamodb;
 #[cfg(feature = "postgres")]
 pub mod postgres;
 #[cfg(feature = "sqlite")]

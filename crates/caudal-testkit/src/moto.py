@@ -1,9 +1,11 @@
-"""moto with its queues made safe for several requests at once, and FIFO groups that keep their order.
+"""moto with its queues and tables made safe for several requests at once, and FIFO groups that keep their order.
 
 moto answers each request in a thread of its own and takes no care: two polls can be given the same message, a delete forgets what
 is sent meanwhile, and a long poll judges a FIFO group by what was out when it began. Here every call has the queues to itself, and
 a long poll waits outside, asking anew. And when the time of several messages of a group is over at once, moto hands out the last of
 them first, because it frees them one by one as it passes them; here all are freed before.
+
+A conditional write to a table looks first and writes then, with other requests in between; here it has the tables to itself.
 
 It also counts the whole queue six times for each message that it hands out, to learn how long the queue keeps messages.
 """
@@ -11,6 +13,7 @@ It also counts the whole queue six times for each message that it hands out, to 
 import threading
 import time
 
+from moto.dynamodb.models import DynamoDBBackend
 from moto.server import main
 from moto.sns.models import SNSBackend
 from moto.sqs.models import SQSBackend
@@ -28,7 +31,7 @@ def one_at_a_time(inner):
     return call
 
 
-for backend in (SNSBackend, SQSBackend):
+for backend in (DynamoDBBackend, SNSBackend, SQSBackend):
     for name, inner in list(vars(backend).items()):
         if callable(inner) and not name.startswith("_"):
             setattr(backend, name, one_at_a_time(inner))

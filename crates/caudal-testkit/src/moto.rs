@@ -1,6 +1,7 @@
-//! moto: SNS and SQS of AWS, emulated in memory. Exact, and slow: each request costs in proportion to what lies in the queue,
-//! so keep fewer than a hundred messages in one. It checks no permissions and no signatures. It is started by `moto.py`, without
-//! which it loses and doubles messages when several requests meet.
+//! moto: SNS, SQS and DynamoDB of AWS, emulated in memory. Exact, and slow: each request costs in proportion to what lies in the
+//! queue, so keep fewer than a hundred messages in one. It checks no permissions and no signatures, and an index of a table is
+//! never behind the table. It is started by `moto.py`, without which it loses and doubles messages, and lets two conditional
+//! writes win, when several requests meet.
 
 use std::net::TcpListener;
 use std::sync::OnceLock;

@@ -9,6 +9,7 @@ pub mod machine;
 pub mod policy;
 pub mod ports;
 pub mod template;
+pub mod transfer;
 
 use std::fmt;
 use std::time::Duration;

@@ -128,7 +128,7 @@ async fn drills_tell_good_endpoints_from_bad_ones(store: Store) {
     fleet.endpoint.set(Behaviour { lies: 1.0, honours_keys: false, answers_probes: false, ..Behaviour::default() });
     let (passed, report) = drill();
     let failed = |name: &str| {
-        report["drills"].as_array().unwrap().iter().any(|drill| drill["drill"] == name && drill["finding"] == "failed")
+        report["drills"].as_array().unwrap().iter().any(|drill| drill["name"] == name && drill["finding"] == "failed")
     };
     assert!(!passed && failed("known"), "{report:#}");
 }

@@ -1,0 +1,4 @@
+mod moving;
+pub(crate) mod raw;
+mod refused;
+mod shards;
