@@ -31,6 +31,7 @@ fn what_the_demo_prints_works() {
     let result = std::panic::catch_unwind(|| {
         let text = output.join("\n");
         assert!(text.contains("flights: 3000 messages, 3000 stored"), "{text}");
+        assert!(text.contains("confirmed by the demo's bank") && !text.contains("payments: 0 confirmed"), "{text}");
         let commands = commands(&output);
         assert!(commands.len() >= 8, "{text}");
         for command in &commands {
