@@ -4,6 +4,7 @@ mod bulk;
 mod bulk_postgres;
 mod bulk_sqlite;
 mod caudal;
+mod confirm;
 mod drain;
 mod footprint;
 mod growth;
@@ -37,6 +38,7 @@ usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
   ingest     postgres/bulk postgres/bulk-dup postgres/bulk-10m postgres/single-stored postgres/single-queued, and sqlite/…
   read       postgres/get postgres/get-cached postgres/page postgres/table postgres/table-ndjson sqlite/get sqlite/get-cached
   drain      rabbitmq nats redis kafka sqs: what a broker holds goes into PostgreSQL
+  confirm    postgres/claim-settle postgres/engine postgres/latency postgres/pinned postgres/backlog postgres/workers postgres/idle
   footprint  memory, start, binary, dependency tree
   growth     postgres/upload sqlite/upload postgres/table sqlite/table: memory while 2 GB come in, while 1 GB goes out
   verify     postgres/flights sqlite/flights: every flight stored once, and the same as the source
@@ -52,6 +54,16 @@ struct Suite {
     cases: &'static [&'static str],
     run: fn(&Bench, &[&str]) -> Result<Vec<Outcome>>,
     build: Build,
+    record: Record,
+}
+
+/// When what was measured is written down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Record {
+    /// All cases, at the end: they share what was measured.
+    AtTheEnd,
+    /// Each case as it is measured: they take minutes, and what fails later takes nothing away.
+    EachCase,
 }
 
 /// What of Caudal is measured.
@@ -62,13 +74,26 @@ enum Build {
     Brokers,
 }
 
-const SUITES: [Suite; 6] = [
-    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run, build: Build::Default },
-    Suite { name: "read", cases: read::CASES, run: read::run, build: Build::Default },
-    Suite { name: "drain", cases: drain::CASES, run: drain::run, build: Build::Brokers },
-    Suite { name: "footprint", cases: footprint::CASES, run: footprint::run, build: Build::Default },
-    Suite { name: "growth", cases: growth::CASES, run: growth::run, build: Build::Default },
-    Suite { name: "verify", cases: verify::CASES, run: verify::run, build: Build::Default },
+const SUITES: [Suite; 7] = [
+    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run, build: Build::Default, record: Record::AtTheEnd },
+    Suite { name: "read", cases: read::CASES, run: read::run, build: Build::Default, record: Record::AtTheEnd },
+    Suite { name: "drain", cases: drain::CASES, run: drain::run, build: Build::Brokers, record: Record::AtTheEnd },
+    Suite {
+        name: "confirm",
+        cases: confirm::CASES,
+        run: confirm::run,
+        build: Build::Default,
+        record: Record::EachCase,
+    },
+    Suite {
+        name: "footprint",
+        cases: footprint::CASES,
+        run: footprint::run,
+        build: Build::Default,
+        record: Record::AtTheEnd,
+    },
+    Suite { name: "growth", cases: growth::CASES, run: growth::run, build: Build::Default, record: Record::AtTheEnd },
+    Suite { name: "verify", cases: verify::CASES, run: verify::run, build: Build::Default, record: Record::AtTheEnd },
 ];
 
 /// What every case needs.
@@ -136,11 +161,17 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
         SUITES.iter().find(|suite| suite.name == *name).with_context(|| format!("no bench {name:?}\n{USAGE}"))?;
     let cases = chosen(suite.cases, wanted)?;
     let bench = prepare(root, quick, binary, suite.build)?;
-    let outcomes = (suite.run)(&bench, &cases).inspect_err(|_| show_logs(&bench.work))?;
-    println!("\n{}", results::table(&outcomes));
-    if quick {
-        println!("A quick run: not recorded.");
-    } else {
+    let together = match suite.record {
+        Record::AtTheEnd => cases.len(),
+        Record::EachCase => 1,
+    };
+    for cases in cases.chunks(together) {
+        let outcomes = (suite.run)(&bench, cases).inspect_err(|_| show_logs(&bench.work))?;
+        println!("\n{}", results::table(&outcomes));
+        if quick {
+            println!("A quick run: not recorded.");
+            continue;
+        }
         results::append(root, suite.name, &outcomes, &stamp(root, &bench.work)?)?;
         results::rewrite_readme(root)?;
         println!("Recorded in bench/results/{}.jsonl and bench/README.md.", suite.name);
