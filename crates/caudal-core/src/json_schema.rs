@@ -34,6 +34,8 @@ pub enum SchemaError {
     RequiredUnknown(String),
     #[error("the key names {0:?}, which is not among the properties")]
     KeyUnknown(String),
+    #[error("confirm.lane names {0:?}, which is not among the properties, or not a string")]
+    LaneUnknown(String),
 }
 
 const ANNOTATIONS: [&str; 13] = [

@@ -12,6 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::confirm::LaneId;
+use crate::confirm::ports::{Confirm, OperateConfirmations};
 use crate::dead_letter::{DeadLetter, KeptDeadLetter};
 use crate::error::{BrokerError, StoreError};
 use crate::message::{Delivery, Durability, Marks, Message, Position};
@@ -234,6 +235,9 @@ pub trait Read: Send + Sync {
         from: Option<&TailMark>,
     ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError>;
 
+    /// Random bytes that the store has kept since it was migrated: the same for everybody who shares it, and for nobody else.
+    async fn secret(&self) -> Result<Vec<u8>, StoreError>;
+
     /// Keeps `name` for this holder among all processes that share the store, until the guard is dropped or the process ends;
     /// `None` while somebody else has it. A guard can be lost without notice (a broken connection): what it guards must stay
     /// right then, if at the price of doing work twice.
@@ -314,9 +318,9 @@ pub trait Retain: Send + Sync {
 }
 
 /// Everything a store does.
-pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain {}
+pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain + Confirm + OperateConfirmations {}
 
-impl<T: Append + Catalogue + Read + Analyse + Operate + Retain> Store for T {}
+impl<T: Append + Catalogue + Read + Analyse + Operate + Retain + Confirm + OperateConfirmations> Store for T {}
 
 /// Publishing to a broker.
 #[async_trait]

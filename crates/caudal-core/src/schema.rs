@@ -154,6 +154,34 @@ impl Table {
         }
     }
 
+    /// The confirmations of every topic, readable like any other table.
+    pub fn confirmations() -> Self {
+        use ColumnType::{Bool, Int8, Text, Timestamptz, Uuid};
+        let column = |name, ty, nullable| Column::new(name, ty, nullable, Origin::System);
+        Self {
+            schema: None,
+            name: "_confirmations".into(),
+            key: vec![0],
+            insertable: false,
+            expires: None,
+            columns: vec![
+                column(ID, Uuid, false),
+                column("topic", Text, false),
+                column("lane", Text, false),
+                column("state", Text, false),
+                column("attempts", Int8, false),
+                column("crashes", Int8, false),
+                column("maybe_done", Bool, false),
+                column("since", Timestamptz, false),
+                column("first_sent", Timestamptz, true),
+                column("due", Timestamptz, true),
+                column("at", Timestamptz, true),
+                column("code", Int8, true),
+                column("detail", Text, false),
+            ],
+        }
+    }
+
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
     }

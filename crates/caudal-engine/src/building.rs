@@ -152,15 +152,15 @@ impl Building {
     /// and the rows are written again in its new shape.
     pub(crate) async fn seal(mut self, topic: &Topic, store: &dyn Store) -> Result<Self, StoreError> {
         let drift = std::mem::take(&mut self.drift);
-        if drift.is_empty() {
-            return Ok(self);
+        if !drift.is_empty() {
+            self.batch.drift = drift.into_notes();
+            if self.encoder.schema.unknown == UnknownFields::Add
+                && let Some(encoder) = evolve::add_columns(topic, store, &self.batch.drift).await?
+            {
+                self.encode_again(encoder);
+            }
         }
-        self.batch.drift = drift.into_notes();
-        if self.encoder.schema.unknown == UnknownFields::Add
-            && let Some(encoder) = evolve::add_columns(topic, store, &self.batch.drift).await?
-        {
-            self.encode_again(encoder);
-        }
+        topic.assign_lanes(&mut self.batch)?;
         Ok(self)
     }
 

@@ -22,3 +22,9 @@ pub fn fresh_id(at: Instant) -> Uuid {
     let nanos = (micros % 1_000_000) as u32 * 1000;
     CONTEXT.with(|context| Uuid::new_v7(Timestamp::from_unix(context, micros / 1_000_000, nanos)))
 }
+
+/// A number in 0..1 that nobody can foresee, for spreading things out.
+pub(crate) fn chance() -> f64 {
+    let [.., high, low] = fresh_id(now()).into_bytes();
+    f64::from(u16::from_be_bytes([high, low])) / 65_536.0
+}

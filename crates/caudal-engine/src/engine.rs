@@ -8,11 +8,12 @@ use caudal_core::error::{BrokerError, StoreError};
 use caudal_core::message::Durability;
 use caudal_core::ports::{Broker, Probe, Store};
 use caudal_core::schema::Table;
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use crate::confirm::{self, ConfirmConfig, ConfirmMetrics, Confirming, OnceReport, TargetConfig};
 use crate::consume;
 use crate::error::AcceptError;
 use crate::evolve;
@@ -62,7 +63,10 @@ pub struct Engine {
     pub(crate) keys: KeysInFlight,
     /// Dead letters as a table that readers see.
     pub dead_letters: Arc<Table>,
+    /// Confirmations as a table that readers see.
+    pub confirmations: Arc<Table>,
     pub(crate) found: Found,
+    confirming: OnceCell<Confirming>,
     stopping: CancellationToken,
     tasks: TaskTracker,
     /// What the broker said of itself, once it was asked.
@@ -92,7 +96,9 @@ impl Engine {
             waiters: Waiters::default(),
             keys: KeysInFlight::default(),
             dead_letters: Arc::new(Table::dead_letters()),
+            confirmations: Arc::new(Table::confirmations()),
             found: Found::default(),
+            confirming: OnceCell::new(),
             stopping: CancellationToken::new(),
             tasks: TaskTracker::new(),
             probe: RwLock::default(),
@@ -106,6 +112,10 @@ impl Engine {
         for topic in self.topics.iter() {
             let beyond = self.store.ensure_table(&topic.table()).await?;
             evolve::adopt(topic, &beyond);
+            let lanes = topic.lane_specs();
+            if !lanes.is_empty() {
+                topic.set_lanes(self.store.ensure_lanes(&lanes).await?);
+            }
         }
         self.read_relations().await?;
         Ok(applied)
@@ -158,6 +168,40 @@ impl Engine {
         }
     }
 
+    /// Starts confirming transactions. For processes with the confirm role, once the store is prepared.
+    pub async fn start_confirming(
+        &self,
+        targets: Vec<TargetConfig>,
+        config: ConfirmConfig,
+        metrics: &ConfirmMetrics,
+    ) -> Result<(), StoreError> {
+        let news = |target: &TargetConfig| self.topics.get(target.topic.as_str()).map(|topic| topic.news());
+        let targets = targets.into_iter().map(|target| {
+            let news = news(&target);
+            (target, news)
+        });
+        let store = self.store.clone();
+        let start = || Confirming::start(store, targets.collect(), config, metrics);
+        self.confirming.get_or_try_init(start).await.map(drop)
+    }
+
+    /// Confirms until nothing is left to do now or within `linger`, or `limit` is over, and stops. See [`Confirming::finish`].
+    pub async fn finish_confirming(&self, limit: Duration, linger: Duration) -> OnceReport {
+        match self.confirming.get() {
+            Some(confirming) => confirming.finish(limit, linger).await,
+            None => OnceReport::default(),
+        }
+    }
+
+    /// Tells workers of other processes when this one has stored something to confirm.
+    pub fn start_telling(&self) {
+        let lanes = self.topics.iter().filter(|topic| topic.config.lanes.is_some());
+        let news: Vec<_> = lanes.map(|topic| topic.news()).collect();
+        if !news.is_empty() {
+            self.tasks.spawn(confirm::tell(self.store.clone(), news, self.stopping.clone()));
+        }
+    }
+
     /// Resolves, with the reason, when a worker stopped for good: its topic would go on acknowledging what nobody stores, so
     /// the process must end with a failure.
     pub async fn failed(&self) -> String {
@@ -186,7 +230,12 @@ impl Engine {
     pub async fn drain(&self) {
         self.stopping.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        let confirming = async {
+            if let Some(confirming) = self.confirming.get() {
+                confirming.drain().await;
+            }
+        };
+        tokio::join!(self.tasks.wait(), confirming);
     }
 
     /// The tables that readers may ask for by name: Caudal's own first, then the first of the other schemas that are served.
@@ -202,8 +251,9 @@ impl Engine {
     }
 
     fn own_table(&self, name: &str) -> Option<Arc<Table>> {
-        if name == self.dead_letters.name {
-            return Some(self.dead_letters.clone());
+        let own = [&self.dead_letters, &self.confirmations];
+        if let Some(table) = own.into_iter().find(|table| table.name == name) {
+            return Some(table.clone());
         }
         self.topics.get(name).map(|topic| topic.table())
     }

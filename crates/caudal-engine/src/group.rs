@@ -148,7 +148,14 @@ async fn commit(topic: &Topic, store: &dyn Store, table: Arc<Table>, mut group: 
         batch.drift.append(&mut waiting.drift);
     }
     let in_flight = topic.metrics.accept(group.len() as u64);
-    match settle::append(store, topic, Arc::new(batch), in_flight, Some(patience)).await {
+    let appended = match topic.assign_lanes(&mut batch) {
+        Ok(()) => settle::append(store, topic, Arc::new(batch), in_flight, Some(patience)).await,
+        Err(error) => {
+            in_flight.withdraw();
+            Err(error)
+        }
+    };
+    match appended {
         Ok(appended) => {
             for (i, waiting) in group.into_iter().enumerate() {
                 // The request may have gone away; the row is in, and its receipt says so.

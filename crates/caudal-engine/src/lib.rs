@@ -7,6 +7,7 @@
 pub mod account;
 mod building;
 pub mod clock;
+pub mod confirm;
 pub mod consume;
 pub mod deliver;
 pub mod engine;

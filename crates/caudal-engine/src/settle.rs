@@ -53,8 +53,7 @@ pub(crate) async fn append(
 
 /// Between half of `pause` and all of it, so that many waiters do not come back at once.
 pub(crate) fn jitter(pause: Duration) -> Duration {
-    let spread = u64::from(crate::clock::fresh_id(clock::now()).as_bytes()[15]);
-    pause / 2 + pause * (spread as u32) / 512
+    pause / 2 + (pause / 2).mul_f64(clock::chance())
 }
 
 fn oldest_micros(batch: &AppendBatch) -> i64 {

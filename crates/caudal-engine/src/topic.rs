@@ -4,10 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
+use caudal_core::confirm::LaneId;
+use caudal_core::confirm::ports::{LaneSpec, Records};
 use caudal_core::encode::Encoder;
+use caudal_core::error::StoreError;
 use caudal_core::json_schema::{self, SchemaError};
+use caudal_core::ports::{AppendBatch, Lanes};
 use caudal_core::rejection::{Code, Rejection};
-use caudal_core::schema::{Column, Property, RecordSchema, Table, UnknownFields};
+use caudal_core::row::{Row, field};
+use caudal_core::schema::{Column, ColumnType, Property, RecordSchema, Table, UnknownFields};
 use caudal_core::topic::TopicName;
 use serde_json::Value;
 use tokio::sync::watch;
@@ -29,6 +34,24 @@ pub struct TopicConfig {
     pub row_number: bool,
     /// Without it records stay.
     pub retention: Option<Retention>,
+    /// With it each record that is stored becomes a pending confirmation in the same commit.
+    pub lanes: Option<LanesConfig>,
+}
+
+/// The lanes in which a topic's records wait to be confirmed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LanesConfig {
+    /// The most urgent first. At least one.
+    pub names: Vec<String>,
+    /// The property whose value names the lane; records without a value go into the last one.
+    pub property: Option<String>,
+}
+
+impl LanesConfig {
+    /// One lane for everything.
+    pub fn one() -> Self {
+        Self { names: vec!["default".to_owned()], property: None }
+    }
 }
 
 /// How long records stay.
@@ -64,6 +87,8 @@ pub struct Topic {
     pub(crate) pending: Pending,
     /// Goes up with every commit; live tails wait on it.
     pub(crate) commits: watch::Sender<u64>,
+    /// The numbers of the configured lanes, once the store has given them.
+    lanes: OnceLock<Vec<LaneId>>,
 }
 
 impl Topic {
@@ -85,7 +110,41 @@ impl Topic {
             group: OnceLock::new(),
             pending: Pending::default(),
             commits,
+            lanes: OnceLock::new(),
         })
+    }
+
+    /// The lanes as the store is told of them.
+    pub fn lane_specs(&self) -> Vec<LaneSpec> {
+        let names = self.config.lanes.iter().flat_map(|lanes| &lanes.names);
+        let spec = |name: &String| LaneSpec {
+            topic: self.name.clone(),
+            name: name.clone(),
+            records: Records::Topic(self.table()),
+        };
+        names.map(spec).collect()
+    }
+
+    /// Notes the numbers that the store gave to [`lane_specs`](Self::lane_specs).
+    pub(crate) fn set_lanes(&self, lanes: Vec<LaneId>) {
+        // The store gives a lane the same number every time.
+        let _ = self.lanes.set(lanes);
+    }
+
+    /// Where each row of a batch is to be confirmed. Fails where the store was never asked for the lanes' numbers: a record that is
+    /// stored without becoming pending would be forgotten.
+    pub(crate) fn assign_lanes(&self, batch: &mut AppendBatch) -> Result<(), StoreError> {
+        let Some(config) = &self.config.lanes else { return Ok(()) };
+        let lanes = self.lanes.get().filter(|lanes| !lanes.is_empty());
+        let lanes = lanes.ok_or_else(|| StoreError::unavailable("the topic's lanes are not known yet"))?;
+        let last = lanes[lanes.len() - 1];
+        let property = config.property.as_deref();
+        let column = property.and_then(|name| batch.table.written().position(|column| column.name == name));
+        batch.lanes = match column {
+            Some(column) => Lanes::Each(batch.rows.rows().map(|row| lane_of(row, column, config, lanes)).collect()),
+            None => Lanes::All(last),
+        };
+        Ok(())
     }
 
     /// The encoder of the schema as it is now.
@@ -150,15 +209,32 @@ impl Topic {
     }
 }
 
+fn lane_of(mut row: Row<'_>, column: usize, config: &LanesConfig, lanes: &[LaneId]) -> LaneId {
+    let name = row.nth(column).flatten().map(field::text);
+    let at = name.and_then(|name| config.names.iter().position(|known| known == name));
+    lanes[at.unwrap_or(lanes.len() - 1).min(lanes.len() - 1)]
+}
+
+/// Lets a record name no lane that does not exist.
+fn check_lanes(config: &TopicConfig, properties: &mut [Property]) -> Result<(), SchemaError> {
+    let Some(LanesConfig { names, property: Some(property) }) = &config.lanes else { return Ok(()) };
+    let found = properties.iter_mut().find(|p| p.name == *property && p.ty == ColumnType::Text);
+    let found = found.ok_or_else(|| SchemaError::LaneUnknown(property.clone()))?;
+    found.checks.one_of = Some(names.iter().map(|name| Value::String(name.clone()).to_string()).collect());
+    Ok(())
+}
+
 fn compile(config: &TopicConfig) -> Result<(RecordSchema, bool), SchemaError> {
     let name = config.name.as_str();
     let Some(schema) = &config.schema else {
+        check_lanes(config, &mut [])?;
         return match config.key.first() {
             Some(key) => Err(SchemaError::KeyUnknown(key.clone())),
             None => Ok((config.with_retention(RecordSchema::untyped(name, config.row_number)), false)),
         };
     };
-    let compiled = json_schema::compile(schema)?;
+    let mut compiled = json_schema::compile(schema)?;
+    check_lanes(config, &mut compiled.properties)?;
     if let Some(stray) = config.key.iter().find(|k| !compiled.properties.iter().any(|p| p.name == **k)) {
         return Err(SchemaError::KeyUnknown(stray.clone()));
     }

@@ -5,6 +5,7 @@
 
 pub mod aws;
 mod compat;
+mod confirmations;
 mod console;
 pub mod fetch;
 mod guard;

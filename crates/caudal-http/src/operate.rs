@@ -9,6 +9,7 @@ use bytes::Bytes;
 use caudal_core::dead_letter::{DeadLetterState, KeptDeadLetter, payload_as_text};
 use caudal_core::limits::RECORD_BYTES_MAX;
 use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar, Selected};
+use caudal_core::receipt::ReceiptState;
 use caudal_core::row::field;
 use caudal_core::schema::ID;
 use caudal_engine::receipt::Receipt;
@@ -20,6 +21,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::confirmations;
 use crate::problem::{Problem, json_response};
 use crate::publish::find_topic;
 use crate::read::record::parse_id;
@@ -99,6 +101,9 @@ pub(crate) async fn receipt(
     match app.engine.receipt(id, query.topic.as_deref()).await? {
         Some(receipt) => {
             let mut body = show_receipt(&receipt);
+            if let Some(confirmation) = confirmation(&app, &receipt).await? {
+                body["confirmation"] = confirmation;
+            }
             if let Some(durability) = app.engine.durability() {
                 body["durability"] = durability.name().into();
             }
@@ -106,6 +111,16 @@ pub(crate) async fn receipt(
         }
         None => Err(Problem::not_found(format!("no message {id} was ever accepted here, or it came before retention"))),
     }
+}
+
+/// Where the transaction's confirmation stands, for topics that have theirs confirmed.
+async fn confirmation(app: &App, receipt: &Receipt) -> Result<Option<Value>, Problem> {
+    let confirms = app.engine.topics.get(&receipt.topic).is_some_and(|topic| topic.config.lanes.is_some());
+    if !confirms || receipt.state != ReceiptState::Stored {
+        return Ok(None);
+    }
+    let found = app.engine.store.confirmation(receipt.transaction_id).await?;
+    Ok(found.map(|found| confirmations::show(&found)))
 }
 
 fn show_receipt(receipt: &Receipt) -> Value {

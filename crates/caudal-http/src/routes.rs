@@ -17,7 +17,7 @@ use crate::problem::Problem;
 use crate::publish::{self, insert, publish};
 use crate::read::{find, record, table, tail};
 use crate::state::App;
-use crate::{aws, compat, console, health, openapi, operate, sns, sql, webhook};
+use crate::{aws, compat, confirmations, console, health, openapi, operate, sns, sql, webhook};
 
 /// Every route of Caudal.
 pub fn router(app: Arc<App>) -> Router {
@@ -34,6 +34,15 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/v1/dead-letters/{id}", get(operate::dead_letter))
         .route("/v1/dead-letters/{id}/payload", put(operate::repair))
         .route("/v1/dead-letters/{id}/redrive", post(operate::redrive))
+        .route("/v1/confirmations", get(confirmations::list))
+        .route("/v1/confirmations/lanes", get(confirmations::lanes))
+        .route("/v1/confirmations/pause", post(confirmations::pause))
+        .route("/v1/confirmations/resume", post(confirmations::resume))
+        .route("/v1/confirmations/redrive", post(confirmations::redrive_many))
+        .route("/v1/confirmations/{id}", get(confirmations::one))
+        .route("/v1/confirmations/{id}/redrive", post(confirmations::redrive))
+        .route("/v1/confirmations/{id}/void", post(confirmations::void))
+        .route("/v1/confirmations/{id}/resolve", post(confirmations::resolve))
         .route("/v1/reconcile", get(operate::reconcile))
         .route("/rest/v1/{table}", get(table::table).post(insert::insert).fallback(find::other_method))
         .route("/v1/sql", get(sql::get).post(sql::post))

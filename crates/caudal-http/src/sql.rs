@@ -134,7 +134,7 @@ async fn answer(
         let detail = "there are application/json, application/x-ndjson and text/csv";
         return Err(Problem::new(StatusCode::NOT_ACCEPTABLE, "not_acceptable", detail));
     };
-    let caps = Caps { rows: config.rows_max, bytes: config.bytes_max }.unless_asked(limit);
+    let caps = Caps { rows: config.rows_max, bytes: config.bytes_max, ..Caps::default() }.unless_asked(limit);
     let tables = app.engine.topics.iter().map(|topic| topic.table()).chain([app.engine.dead_letters.clone()]).collect();
     // One row more than the cap tells a whole answer from a cut one.
     let limit = caps.rows().map(|rows| rows.saturating_add(1)).or(limit);

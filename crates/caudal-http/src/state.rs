@@ -12,6 +12,7 @@ use crate::fetch::Fetch;
 use crate::health::RequestMetrics;
 use crate::read::bounds::ReadBounds;
 use crate::read::cache::RecordCache;
+use crate::read::cursor::CursorKey;
 use crate::sns::{AllowedTopics, Certificates};
 use crate::sql::SqlConfig;
 use crate::webhook::Webhook;
@@ -70,12 +71,21 @@ pub struct App {
     pub(crate) requests: RequestMetrics,
     pub(crate) cache: RecordCache,
     pub(crate) certificates: Certificates,
+    pub(crate) cursor_key: CursorKey,
 }
 
 impl App {
     pub fn new(engine: Arc<Engine>, config: HttpConfig, mut registry: Registry) -> Arc<Self> {
         let requests = RequestMetrics::register(&mut registry);
         let cache = RecordCache::new(config.record_cache_bytes);
-        Arc::new(Self { engine, config, registry, requests, cache, certificates: Certificates::default() })
+        Arc::new(Self {
+            engine,
+            config,
+            registry,
+            requests,
+            cache,
+            certificates: Certificates::default(),
+            cursor_key: CursorKey::default(),
+        })
     }
 }

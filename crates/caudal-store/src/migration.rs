@@ -35,3 +35,7 @@ impl Migration {
         }
     }
 }
+
+/// What is wrong where the migrated secret is not.
+pub(crate) const NO_SECRET: &str = "table _secrets lacks the row 'cursor': restore it, or insert another long random text under that name (pages \
+     that are being read then begin again)";

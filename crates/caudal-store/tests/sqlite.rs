@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use caudal_core::error::StoreError;
-use caudal_core::ports::{Append, Catalogue, OnBadRow, Operate, Read};
+use caudal_core::ports::{Append, Catalogue, OnBadRow, Operate, Read, TailMark};
+use caudal_core::row::{Row, RowBatch, field};
 use caudal_store::sqlite::{SqliteConfig, SqliteStore};
 use caudal_testkit::store::{Fixture, batch, ids, rows_in, small, topic};
+use futures_util::TryStreamExt;
 use uuid::Uuid;
 
 async fn open() -> Fixture {
@@ -86,7 +88,7 @@ async fn reopens_with_everything_and_shares_the_file() {
     let id = Uuid::now_v7();
     {
         let store = store_in(dir.path());
-        assert_eq!(store.migrate().await.expect("migrate").len(), 2);
+        assert_eq!(store.migrate().await.expect("migrate").len(), 3);
         store.ensure_table(&table).await.expect("table");
         store.append(batch(&table, OnBadRow::Report, &[(id, 1)]).into()).await.expect("append");
     }
@@ -169,4 +171,56 @@ async fn one_holds_a_name_until_it_lets_go() {
     assert!(other.exclusive("another").await.expect("lock").is_some());
     drop(held);
     assert!(other.exclusive("export held").await.expect("lock").is_some());
+}
+
+/// SQLite gives the numbers of the last rows out again when somebody removed them; whoever goes on after one must not miss what comes then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn row_numbers_come_once() {
+    let table = small("emptied", true);
+    let number = table.column("_row").expect("_row");
+    for (empty, again) in [("delete from emptied", false), ("drop table emptied", true)] {
+        let fx = open().await;
+        let store = fx.store.clone();
+        let add = async |rows: usize| {
+            let rows: Vec<(Uuid, i64)> = ids(rows).into_iter().zip(0..).collect();
+            store.append(batch(&table, OnBadRow::Report, &rows).into()).await.expect("append");
+            rows.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+        };
+        let since = async |mark: &TailMark| {
+            let (stream, mark) = store.changes(&table, Some(mark)).await.expect("changes");
+            let batches: Vec<RowBatch> = stream.try_collect().await.expect("a whole pass");
+            let row = |row: Row<'_>| {
+                let values: Vec<_> = row.map(Option::unwrap_or_default).collect();
+                (field::uuid(values[0]), field::int8(values[number]))
+            };
+            (batches.iter().flat_map(|batch| batch.rows().map(row).collect::<Vec<_>>()).collect::<Vec<_>>(), mark)
+        };
+        store.ensure_table(&table).await.expect("table");
+        add(5).await;
+        let (first, mark) = since(&TailMark("0".into())).await;
+        assert_eq!(first.len(), 5);
+        let (_, tail) = store.tail(&table, None, 10).await.expect("a tail");
+        (fx.execute)(empty.into()).await;
+        if again {
+            store.ensure_table(&table).await.expect("table");
+        }
+        let (none, unmoved) = since(&mark).await;
+        assert_eq!((none.len(), &unmoved), (0, &mark), "{empty}");
+        // Fewer than were there, then more.
+        for (rows, numbers) in [(3, 6..9), (4, 9..13)] {
+            let added = add(rows).await;
+            let (found, _) = since(&unmoved).await;
+            let last: Vec<_> = found[found.len().saturating_sub(rows)..].to_vec();
+            assert_eq!(last, added.into_iter().zip(numbers).collect::<Vec<_>>(), "{empty}");
+        }
+        assert_eq!(since(&mark).await.0.len(), 7, "{empty}");
+        assert_eq!(store.tail(&table, Some(tail), 10).await.expect("a tail").0.len(), 7, "{empty}");
+        // The last one alone, many times.
+        for round in 0..3 {
+            (fx.execute)("delete from emptied where _row = (select max(_row) from emptied)".into()).await;
+            let (_, before) = since(&mark).await;
+            let added = add(1).await;
+            assert_eq!(since(&before).await.0, [(added[0], 13 + round)], "{empty}");
+        }
+    }
 }

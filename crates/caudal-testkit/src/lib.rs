@@ -3,8 +3,10 @@
 pub mod api;
 pub mod broker;
 pub mod chance;
+pub mod confirm;
 mod daemon;
 pub mod emulator;
+pub mod endpoint;
 #[cfg(feature = "kafka")]
 pub mod kafka;
 pub mod lambda;

@@ -211,11 +211,24 @@ impl Server {
         }
     }
 
-    /// SIGTERM, then waits for the end.
-    pub async fn stop(&mut self) -> Result<ExitStatus> {
+    /// Puts it to sleep: it notices nothing until it is woken.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    pub fn thaw(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> Result<()> {
         let child = self.child.as_ref().context("not started")?;
         let pid = Pid::from_raw(child.id() as i32).context("a process has an id")?;
-        kill_process(pid, Signal::TERM)?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    /// SIGTERM, then waits for the end.
+    pub async fn stop(&mut self) -> Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
         let ended = self.wait(START_WITHIN).await?;
         ended.with_context(|| format!("it still runs {START_WITHIN:?} after SIGTERM:\n{}", self.tail_of_log()))
     }

@@ -130,7 +130,7 @@ pub fn push(rows: &mut RowBatch, table: &Table, id: Uuid, properties: &[Option<S
             Some(Scalar::Date(v)) => out.date(*v),
             Some(Scalar::Uuid(v)) => out.uuid(*v),
             Some(Scalar::Jsonb(v)) => out.json(v.as_bytes()),
-            Some(Scalar::Literal(v)) => panic!("{v:?} is for a table that Caudal did not make"),
+            Some(Scalar::Literal(v) | Scalar::Exact(v)) => panic!("{v:?} is for a table that Caudal did not make"),
         }
     }
     out.null();

@@ -53,6 +53,9 @@ pub(crate) enum Command {
     /// List, show, repair and redrive what was set aside
     #[command(name = "dead-letters", subcommand)]
     DeadLetters(DeadLettersCommand),
+    /// Watch, steer and audit the confirmation of transactions
+    #[command(subcommand)]
+    Confirm(ConfirmCommand),
     /// Balance the books: accepted = stored + duplicate + rejected + dead + in flight
     Reconcile(ReconcileArgs),
     /// Write what a topic has gained since the last export as Parquet or CSV, to a directory or S3
@@ -100,6 +103,8 @@ pub(crate) enum Role {
     Api,
     /// Moves messages from the broker to the store
     Worker,
+    /// Confirms pending transactions
+    Confirm,
 }
 
 #[derive(Debug, Args)]
@@ -107,7 +112,7 @@ pub(crate) struct ServeArgs {
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
     /// Roles of this process
-    #[arg(long, value_delimiter = ',', default_value = "api,worker")]
+    #[arg(long, value_delimiter = ',', default_value = "api,worker,confirm")]
     pub(crate) role: Vec<Role>,
 }
 
@@ -272,6 +277,113 @@ pub(crate) enum DeadLettersCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfirmCommand {
+    /// Every lane: how many are pending, called for, in doubt, confirmed
+    Status {
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Transactions that match, oldest first
+    List {
+        /// Filters: topic=eq.payments, state=in.(held,dead), limit=20
+        terms: Vec<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// One transaction, and what was tried
+    Show {
+        id: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Stop claiming a topic's transactions; calls under way end as they do
+    Pause {
+        topic: String,
+        /// One lane of it
+        #[arg(long)]
+        lane: Option<String>,
+        /// Why, for whoever looks later
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Go on after a pause
+    Resume {
+        topic: String,
+        #[arg(long)]
+        lane: Option<String>,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Make dead or held transactions pending again, under the same key: one by id, or all that match filters
+    Redrive {
+        /// A transaction_id, or filters such as topic=eq.payments
+        #[arg(required = true)]
+        what: Vec<String>,
+        /// Only say how many match
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Call off a transaction that was surely never sent
+    Void {
+        id: String,
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Record what you found out about a transaction that is held or in doubt
+    Resolve {
+        id: String,
+        /// What the endpoint did
+        #[arg(long, value_enum)]
+        r#as: FactArg,
+        #[arg(long, value_name = "TEXT")]
+        reason: String,
+        #[command(flatten)]
+        server: ServerArgs,
+    },
+    /// Audit the store itself: every transaction has one outcome or is open in one place
+    Verify {
+        #[command(flatten)]
+        config: ConfigArgs,
+        #[arg(long)]
+        json: bool,
+    },
+    /// Confirm what is pending now, then end: for those who keep a schedule
+    Once {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// Stop after this long
+        #[arg(long, value_name = "TIME", default_value = "1h")]
+        limit: String,
+        /// Also wait for what is due again within this time
+        #[arg(long, value_name = "TIME")]
+        linger: Option<String>,
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FactArg {
+    Confirmed,
+    Rejected,
+}
+
+impl FactArg {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Rejected => "rejected",
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -126,6 +126,7 @@ fn check_names(merged: &Table) -> Result<()> {
             "consume_from",
             "sns_topic_arns",
             "webhook",
+            "confirm",
             #[cfg(feature = "export")]
             "export",
         ]
@@ -181,6 +182,12 @@ impl Loaded {
             key: topic.key.clone(),
             row_number: topic.row_number,
             retention: retention(topic).with_context(|| format!("topic {name}"))?,
+            lanes: topic
+                .confirm
+                .as_ref()
+                .map(|confirm| confirm.lanes_config())
+                .transpose()
+                .with_context(|| format!("topics.{name}.confirm"))?,
         })
     }
 
@@ -276,7 +283,10 @@ fn retention(topic: &Topic) -> Result<Option<Retention>> {
 }
 
 /// `90d`: a whole number above zero and its unit.
-fn span(text: &str) -> Result<Duration> {
+pub(crate) fn span(text: &str) -> Result<Duration> {
+    if let Some(millis) = text.strip_suffix("ms").and_then(|number| number.parse().ok()).filter(|millis| *millis > 0) {
+        return Ok(Duration::from_millis(millis));
+    }
     let units = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)];
     let parsed = units.iter().find_map(|(unit, seconds)| {
         let number: u64 = text.strip_suffix(unit)?.parse().ok()?;
@@ -284,7 +294,7 @@ fn span(text: &str) -> Result<Duration> {
     });
     match parsed {
         Some(seconds) if seconds > 0 => Ok(Duration::from_secs(seconds)),
-        _ => bail!("{text:?} is not a time span such as 90d; units are s, m, h, d and w"),
+        _ => bail!("{text:?} is not a time span such as 90d; units are ms, s, m, h, d and w"),
     }
 }
 

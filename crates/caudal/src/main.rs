@@ -3,6 +3,7 @@
 mod cli;
 mod compose;
 mod config;
+mod confirming;
 mod doors;
 mod roles;
 mod secret;

@@ -7,6 +7,7 @@ use caudal_core::message::Durability;
 use caudal_core::schema::UnknownFields;
 use serde::{Deserialize, Serialize};
 
+use crate::confirming::{Adopt, Confirm, Worker};
 use crate::doors::Webhook;
 use crate::secret::{Secret, SecretUrl};
 
@@ -20,8 +21,11 @@ pub(crate) struct Settings {
     pub(crate) broker: Broker,
     pub(crate) read: Read,
     pub(crate) sql: Sql,
+    pub(crate) confirm: Worker,
     pub(crate) log: Log,
     pub(crate) topics: BTreeMap<String, Topic>,
+    /// Tables of pending transactions that others write.
+    pub(crate) adopt: BTreeMap<String, Adopt>,
 }
 
 impl Default for Settings {
@@ -33,8 +37,10 @@ impl Default for Settings {
             broker: Broker::default(),
             read: Read::default(),
             sql: Sql::default(),
+            confirm: Worker::default(),
             log: Log::default(),
             topics: BTreeMap::new(),
+            adopt: BTreeMap::new(),
         }
     }
 }
@@ -282,6 +288,9 @@ pub(crate) struct Topic {
     /// How deliveries to `POST /webhooks/{topic}` are signed; without it there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) webhook: Option<Webhook>,
+    /// How its records are confirmed; without it they are not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) confirm: Option<Confirm>,
     /// Where the topic's records go as files, by the clock.
     #[cfg(feature = "export")]
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -39,7 +39,7 @@ fn numbers(reply: &Reply) -> Vec<i64> {
 fn next(reply: &Reply) -> Option<String> {
     let cut = reply.header("caudal-truncated") == "true";
     let link = reply.header("link").strip_prefix('<').and_then(|rest| rest.strip_suffix(">; rel=\"next\""));
-    assert_eq!(cut, link.is_some(), "a cut without a way on, or a way on without a cut: {:?}", reply.headers);
+    assert!(!cut || link.is_some(), "a cut without a way on: {:?}", reply.headers);
     link.map(str::to_owned)
 }
 
@@ -72,10 +72,11 @@ async fn rows_over_the_cap_are_on_the_next_page() {
             found.sort_unstable();
             assert_eq!(found, (first..ROWS).collect::<Vec<_>>(), "{store} {path}");
         }
-        // Exactly the cap, and less than it by the caller's own wish: whole answers.
-        for path in ["/rest/v1/things?select=n&n=lt.2000", "/rest/v1/things?select=n&limit=7"] {
-            assert_eq!(next(&api.get(path).await.unwrap()), None, "{store} {path}");
-        }
+        // Exactly the cap: a whole answer. Less than it by the caller's own wish: a page, and no cut.
+        let reply = api.get("/rest/v1/things?select=n&n=lt.2000").await.unwrap();
+        assert_eq!((next(&reply), reply.header("caudal-truncated")), (None, ""), "{store}");
+        let reply = api.get("/rest/v1/things?select=n&limit=7").await.unwrap();
+        assert_eq!((numbers(&reply).len(), next(&reply).is_some(), reply.header("caudal-truncated")), (7, true, ""));
         let counted = api.send("GET", "/rest/v1/things?select=n", &[("prefer", "count=exact")], "").await.unwrap();
         assert_eq!((counted.status, counted.header("content-range")), (206, "0-1999/5000"), "{store}");
     }

@@ -6,11 +6,12 @@ use super::Finding;
 use super::tree::Tree;
 
 /// Which of the workspace's crates a crate may depend on.
-const EDGES: [(&str, &[&str]); 10] = [
+const EDGES: [(&str, &[&str]); 11] = [
     ("caudal-core", &[]),
     ("caudal-engine", &["caudal-core"]),
     ("caudal-store", &["caudal-core"]),
     ("caudal-broker", &["caudal-core"]),
+    ("caudal-confirm", &["caudal-core"]),
     ("caudal-export", &["caudal-core"]),
     ("caudal-http", &["caudal-core", "caudal-engine", "caudal-export"]),
     ("caudal-probe", &["caudal-core"]),
@@ -18,6 +19,7 @@ const EDGES: [(&str, &[&str]); 10] = [
         "caudal",
         &[
             "caudal-broker",
+            "caudal-confirm",
             "caudal-core",
             "caudal-engine",
             "caudal-export",
@@ -85,7 +87,7 @@ const PARSERS: &[&str] = &["jsonschema", "csv-core", "csv"];
 const SETTINGS: &[&str] = &["clap", "config", "toml", "dotenvy", "figment"];
 
 /// What a crate must not depend on from outside, and the reason.
-const FORBIDDEN: [(&str, &str, &[&[&str]]); 8] = [
+const FORBIDDEN: [(&str, &str, &[&[&str]]); 9] = [
     (
         "caudal-core",
         "the core has no runtime, SQL, HTTP, SDK or settings: put it behind a port",
@@ -105,6 +107,11 @@ const FORBIDDEN: [(&str, &str, &[&[&str]]); 8] = [
     (
         "caudal-broker",
         "a broker has no SQL, serves no HTTP and does not parse payloads",
+        &[SQL, SERVER, FILES, CALLERS, PARSERS, SETTINGS],
+    ),
+    (
+        "caudal-confirm",
+        "a confirmer makes one call: it has no SQL, serves nothing and reads no settings",
         &[SQL, SERVER, FILES, CALLERS, PARSERS, SETTINGS],
     ),
     (
@@ -219,13 +226,15 @@ fn covers(list: &[&str], name: &str) -> bool {
     })
 }
 
-/// Only `compose.rs` names stores and brokers.
+/// Only `compose.rs` names stores, brokers and confirmers.
 pub(super) fn adapters_named_once(tree: &Tree) -> Vec<Finding> {
     let sources = tree.texts("crates/caudal/src/", ".rs").filter(|(path, _)| !path.ends_with("src/compose.rs"));
     let mut findings = Vec::new();
     for (path, text) in sources {
         for (number, line) in super::source::code_lines(text) {
-            if let Some(adapter) = ["caudal_store", "caudal_broker"].iter().find(|adapter| line.contains(**adapter)) {
+            if let Some(adapter) =
+                ["caudal_store", "caudal_broker", "caudal_confirm"].iter().find(|adapter| line.contains(**adapter))
+            {
                 let say = format!("line {number} names {adapter}: only compose.rs names adapters");
                 findings.push(Finding::new(path, say));
             }
@@ -319,6 +328,8 @@ mod tests {
             ("caudal-engine", "tokio-postgres"),
             ("caudal-store", "reqwest"),
             ("caudal-broker", "rusqlite"),
+            ("caudal-confirm", "tokio-postgres"),
+            ("caudal-confirm", "axum"),
             ("caudal-http", "rusqlite"),
             ("caudal-probe", "tokio-postgres"),
             ("caudal", "rusqlite"),

@@ -55,7 +55,7 @@ pub struct Rules {
     pub not_found: Codes,
     /// With it a code of `confirmed` counts only when the body says so.
     pub confirmed_when: Option<BodyTest>,
-    /// With it a code of `confirmed` whose body says so is a rejection.
+    /// With it a code of `confirmed` whose body says so is a rejection; a body that is no JSON leaves a doubt.
     pub rejected_when: Option<BodyTest>,
 }
 
@@ -132,11 +132,12 @@ impl Rules {
     }
 
     fn judge_body(&self, body: &[u8]) -> Verdict {
-        if self.rejected_when.as_ref().is_some_and(|test| test.holds(body)) {
-            return Verdict::Fact(Fact::Rejected);
-        }
-        match &self.confirmed_when {
-            Some(test) if !test.holds(body) => Verdict::Doubt,
+        // A body that cannot be read, or of which only the beginning is here, may be a rejection as well.
+        let untold = serde_json::from_slice::<serde::de::IgnoredAny>(body).is_err();
+        match (&self.rejected_when, &self.confirmed_when) {
+            (Some(_), _) | (_, Some(_)) if untold => Verdict::Doubt,
+            (Some(test), _) if test.holds(body) => Verdict::Fact(Fact::Rejected),
+            (_, Some(test)) if !test.holds(body) => Verdict::Doubt,
             _ => Verdict::Fact(Fact::Confirmed),
         }
     }
@@ -248,6 +249,12 @@ mod tests {
         assert_eq!(rules.judge(&status(200, r#"{"state":"declined"}"#)), Verdict::Fact(Fact::Rejected));
         for strange in ["", "done", r#"{"state":"maybe"}"#, r#"{"state":["done"]}"#, "[", r#"{"State":"done"}"#] {
             assert_eq!(rules.judge(&status(200, strange)), Verdict::Doubt, "{strange}");
+        }
+        let rules = Rules { rejected_when: test("declined"), ..Rules::http() };
+        assert_eq!(rules.judge(&status(200, r#"{"state":"declined"}"#)), Verdict::Fact(Fact::Rejected));
+        assert_eq!(rules.judge(&status(200, r#"{"state":"maybe"}"#)), Verdict::Fact(Fact::Confirmed));
+        for cut in ["", r#"{"state":"decl"#, r#"{"state":"declined""#] {
+            assert_eq!(rules.judge(&status(200, cut)), Verdict::Doubt, "{cut}");
         }
     }
 

@@ -1,7 +1,8 @@
 //! Conditions and orders of a plan.
 
-use super::{Field, Scalar};
+use super::{Field, Place, Scalar};
 use crate::limits::READ_IN_VALUES_MAX;
+use crate::schema::Table;
 
 /// One condition. A list of them holds when all hold.
 #[derive(Debug, Clone, PartialEq)]
@@ -49,6 +50,12 @@ pub enum Filter {
     Related {
         embed: usize,
         exists: bool,
+    },
+    /// Rows that come after a place in an order, nulls where the order has them. Never within [`Filter::Not`].
+    After {
+        order: Vec<OrderBy>,
+        /// One value a term.
+        place: Place,
     },
     Not(Box<Filter>),
     And(Vec<Filter>),
@@ -112,12 +119,18 @@ impl OrderBy {
     pub fn column(column: usize) -> Self {
         Self { embed: None, field: column.into(), descending: false, nulls_first: false }
     }
+
+    /// Whether some row of `table`, whose order this is, may have a null here.
+    pub fn may_be_null(&self, table: &Table) -> bool {
+        self.embed.is_some() || !self.field.path.is_empty() || table.columns[self.field.column].nullable
+    }
 }
 
 pub(super) fn terms(filters: &[Filter]) -> usize {
     let count = |f: &Filter| match f {
         Filter::And(inner) | Filter::Or(inner) => 1 + terms(inner),
         Filter::Not(inner) => terms(std::slice::from_ref(inner)),
+        Filter::After { order, .. } => order.len(),
         _ => 1,
     };
     filters.iter().map(count).sum()

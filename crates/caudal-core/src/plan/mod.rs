@@ -3,12 +3,14 @@
 //! HTTP parses its grammar into a [`ReadPlan`]; each store writes its own SQL from it. Values are typed here, so that both
 //! stores refuse the same ones, and are always bound, never spliced into SQL.
 
+mod after;
 mod filter;
 mod scalar;
 mod select;
 
 use std::sync::Arc;
 
+pub use after::{Place, is_row_comparison};
 pub use filter::{Comparison, Filter, Is, OrderBy, Search, Spatial};
 pub use scalar::Scalar;
 pub use select::{Aggregate, Cast, Embed, Field, Link, Selected, Step, Value};
@@ -98,6 +100,11 @@ impl ReadPlan {
                 (None, function) => named(function.ty(field.ty(&self.table))),
             },
             Value::Embed(_) => named(ColumnType::Jsonb),
+            Value::Ordered { embed, field } => {
+                let table = embed.map_or(&self.table, |embed| &self.embeds[embed].plan.table);
+                let declared = field.is_column() && table.columns[field.column].declared.is_some();
+                named(if declared { ColumnType::Text } else { field.ty(table) })
+            }
             Value::Spread { embed, item } => {
                 let embed = &self.embeds[*embed];
                 match embed.many {

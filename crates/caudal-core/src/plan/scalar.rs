@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use crate::row::field;
 use crate::schema::{Column, ColumnType};
 use crate::time::{Date, Instant};
 
@@ -20,6 +21,8 @@ pub enum Scalar {
     /// As it was written, for a column whose type is the database's own: it reads it as it reads a literal in SQL, and says
     /// so when it cannot ([`StoreError::Asked`](crate::error::StoreError::Asked)).
     Literal(String),
+    /// As the store gave it out in [`Value::Ordered`](super::Value::Ordered).
+    Exact(String),
 }
 
 impl Scalar {
@@ -28,6 +31,20 @@ impl Scalar {
         match column.declared {
             Some(_) => (!text.contains('\0')).then(|| Self::Literal(text.to_owned())),
             None => Self::parse(column.ty, text),
+        }
+    }
+
+    /// A value from its bytes in a [`row`](crate::row).
+    pub fn read(ty: ColumnType, bytes: &[u8]) -> Self {
+        match ty {
+            ColumnType::Int8 => Self::Int8(field::int8(bytes)),
+            ColumnType::Float8 => Self::Float8(field::float8(bytes)),
+            ColumnType::Text => Self::Text(field::text(bytes).to_owned()),
+            ColumnType::Bool => Self::Bool(field::boolean(bytes)),
+            ColumnType::Timestamptz => Self::Timestamptz(field::timestamp(bytes)),
+            ColumnType::Date => Self::Date(field::date(bytes)),
+            ColumnType::Uuid => Self::Uuid(field::uuid(bytes)),
+            ColumnType::Jsonb => Self::Jsonb(field::json(bytes).to_owned()),
         }
     }
 

@@ -37,6 +37,12 @@ pub enum Value {
         embed: usize,
         item: usize,
     },
+    /// What a term of an order compares. Values of declared types travel as text of the store's own, from which
+    /// [`Scalar::Exact`](super::Scalar::Exact) is the same value again.
+    Ordered {
+        embed: Option<usize>,
+        field: Field,
+    },
 }
 
 impl Value {

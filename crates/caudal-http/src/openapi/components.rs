@@ -76,6 +76,7 @@ pub(super) fn parameters(topics: &[String], tables: &[String], database: &str) -
         "order": query("order", text(), "Columns, each with .asc or .desc and .nullsfirst or .nullslast"),
         "limit": query("limit", count(), "Rows at most"),
         "offset": query("offset", count(), "Rows to leave out first"),
+        "cursor": query("cursor", text(), "Where a page begins, as the Link of the page before said; in place of offset"),
         "and": query("and", text(), "Conditions that must all hold: (a.eq.1,b.gt.2)"),
         "or": query("or", text(), "Conditions of which one must hold: (a.eq.1,b.gt.2)"),
         "topicQuery": query("topic", text(), "Only this topic"),

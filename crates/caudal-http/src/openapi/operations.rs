@@ -49,7 +49,7 @@ const MESSAGES: &[&str] = &[
     "application/cloudevents-batch+json",
 ];
 const AWS: &[&str] = &["text/xml", "application/x-amz-json-1.0"];
-const READ: &[&str] = &["select", "order", "limit", "offset", "and", "or", "prefer"];
+const READ: &[&str] = &["select", "order", "limit", "offset", "cursor", "and", "or", "prefer"];
 
 const fn op(method: &'static str, path: &'static str, tag: &'static str, summary: &'static str) -> Operation {
     let (params, body, answers, problems) = (&[], &[], &[], &[]);
@@ -142,12 +142,65 @@ pub(super) const OPERATIONS: &[Operation] = &[
         .params(&["id"])
         .answers(&[(200, JSON, "Object"), (201, JSON, "Object"), (422, JSON, "Object")])
         .problems(&[404, 409, 504, 507]),
+    op("get", "/v1/confirmations", "confirmations", "Where confirmations stand; the grammar is that of /rest/v1")
+        .params(READ)
+        .answers(TABLE)
+        .problems(READ_PROBLEMS)
+        .errors(Errors::Postgrest),
+    op("get", "/v1/confirmations/lanes", "confirmations", "Every lane with its numbers")
+        .answers(&[(200, JSON, "Object")])
+        .problems(&[504]),
+    op("post", "/v1/confirmations/pause", "confirmations", "Stop confirming a topic: {topic, lane, reason}")
+        .body(JSON)
+        .answers(&[(200, JSON, "Object")])
+        .problems(&[404, 408, 413, 504, 507]),
+    op("post", "/v1/confirmations/resume", "confirmations", "Go on confirming a topic: {topic, lane}")
+        .body(JSON)
+        .answers(&[(200, JSON, "Object")])
+        .problems(&[404, 408, 413, 504, 507]),
+    op(
+        "post",
+        "/v1/confirmations/redrive",
+        "confirmations",
+        "Make every dead or held transaction that matches pending again",
+    )
+    .params(&["dryRun", "limit"])
+    .answers(&[(200, JSON, "Object")])
+    .problems(&[404, 409, 413, 416, 422, 504, 507]),
+    op(
+        "get",
+        "/v1/confirmations/{id}",
+        "confirmations",
+        "Where one transaction's confirmation stands, and what was tried",
+    )
+    .params(&["id"])
+    .answers(&[(200, JSON, "Object")])
+    .problems(&[404, 504]),
+    op(
+        "post",
+        "/v1/confirmations/{id}/redrive",
+        "confirmations",
+        "Make a dead or held transaction pending again, same key",
+    )
+    .params(&["id"])
+    .answers(&[(200, JSON, "Object")])
+    .problems(&[404, 409, 504, 507]),
+    op("post", "/v1/confirmations/{id}/void", "confirmations", "Call a transaction off that was never sent: {reason}")
+        .params(&["id"])
+        .body(JSON)
+        .answers(&[(200, JSON, "Object")])
+        .problems(&[404, 408, 409, 413, 504, 507]),
+    op("post", "/v1/confirmations/{id}/resolve", "confirmations", "Record what a person found out: {as, reason}")
+        .params(&["id"])
+        .body(JSON)
+        .answers(&[(200, JSON, "Object")])
+        .problems(&[404, 408, 409, 413, 504, 507]),
     op("get", "/v1/reconcile", "operate", "The books: accepted = stored + duplicate + rejected + dead + in flight")
         .params(&["topicQuery", "count"])
         .answers(&[(200, JSON, "Books")])
         .problems(&[404, 504]),
     op("get", "/rest/v1/{table}", "read", "Rows of a table, in PostgREST's grammar, streamed")
-        .params(&["table", "select", "order", "limit", "offset", "and", "or", "prefer"])
+        .params(&["table", "select", "order", "limit", "offset", "cursor", "and", "or", "prefer"])
         .answers(TABLE)
         .problems(READ_PROBLEMS)
         .errors(Errors::Postgrest),

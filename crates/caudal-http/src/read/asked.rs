@@ -74,6 +74,10 @@ impl Asked {
         true
     }
 
+    pub(crate) fn has_range(&self) -> bool {
+        self.range.is_some()
+    }
+
     /// Cuts the plan to the range as well.
     ///
     /// # Errors

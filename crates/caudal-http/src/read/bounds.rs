@@ -2,13 +2,15 @@
 //! runs; one that would answer too much is cut, and says where the rest is.
 
 use axum::response::Response;
-use caudal_core::plan::{OrderBy, ReadPlan};
-use caudal_core::schema::ID;
-use futures_util::StreamExt;
+use caudal_core::plan::ReadPlan;
+use caudal_core::ports::Estimate;
 use http::{HeaderValue, StatusCode, header};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::cap::Caps;
+use super::cursor::{CURSOR_CHARS_MAX, CursorKey, Shape, is_paging};
+use super::page::Next;
+use super::query;
 use crate::problem::Problem;
 use crate::state::App;
 
@@ -25,17 +27,18 @@ pub struct ReadBounds {
 impl ReadBounds {
     pub(crate) fn caps(self) -> Caps {
         // Rows are cut by the plan.
-        Caps { rows: 0, bytes: self.bytes_max }
+        Caps { bytes: self.bytes_max, ..Caps::default() }
     }
 }
 
-/// Refuses a plan that costs more than it may.
-pub(crate) async fn affordable(app: &App, plan: &ReadPlan) -> Result<(), Problem> {
-    let max = app.config.read.cost_max;
-    if max <= 0.0 {
-        return Ok(());
+/// Refuses plans that together cost more than they may.
+pub(crate) async fn affordable(app: &App, plans: &[ReadPlan]) -> Result<(), Problem> {
+    let (max, mut estimate) = (app.config.read.cost_max, Estimate { cost: 0.0, rows: None, index: None });
+    let (true, Some(plan)) = (max > 0.0, plans.first()) else { return Ok(()) };
+    for plan in plans {
+        let one = app.engine.store.estimate(plan).await?;
+        estimate = Estimate { cost: estimate.cost + one.cost, index: estimate.index.or(one.index), ..one };
     }
-    let estimate = app.engine.store.estimate(plan).await?;
     if estimate.cost <= max {
         return Ok(());
     }
@@ -53,48 +56,38 @@ pub(crate) async fn affordable(app: &App, plan: &ReadPlan) -> Result<(), Problem
     })
 }
 
-/// Cuts a plan to the rows that one answer may have; `true` when there is more. Pages need an order to go on in.
-pub(crate) async fn cut(app: &App, plan: &mut ReadPlan) -> Result<bool, Problem> {
-    let bounds = app.config.read;
-    if bounds.rows_max == 0 && bounds.bytes_max == 0 {
-        return Ok(false);
-    }
-    if plan.order.is_empty()
-        && let Some(column) = plan.table.column(ID)
-    {
-        plan.order = vec![OrderBy::column(column)];
-    }
-    let max = bounds.rows_max;
-    if max == 0 || plan.limit.is_some_and(|limit| limit <= max) {
-        return Ok(false);
-    }
-    let mut beyond = plan.clone();
-    (beyond.offset, beyond.limit) = (plan.offset.saturating_add(max), Some(1));
-    let more = app.engine.store.read(beyond).await?.next().await.transpose()?;
-    if more.is_none_or(|rows| rows.is_empty()) {
-        return Ok(false);
-    }
-    plan.limit = Some(max);
-    Ok(true)
-}
-
-/// Says in the head of an answer that `plan` was cut after `kept` rows, and where the next are.
-pub(crate) fn say_cut(response: &mut Response, plan: &ReadPlan, query: &str, kept: u64) {
+/// Says in the head of an answer that a cap ended it, and where the next rows are.
+pub(crate) fn say_next(response: &mut Response, cut: bool, next: Option<String>) {
     let headers = response.headers_mut();
-    headers.insert("caudal-truncated", HeaderValue::from_static("true"));
-    if let Ok(link) = HeaderValue::from_str(&format!("<{}>; rel=\"next\"", next_page(plan, query, kept))) {
+    if cut {
+        headers.insert("caudal-truncated", HeaderValue::from_static("true"));
+    }
+    if let Some(link) = next.and_then(|next| HeaderValue::from_str(&format!("<{next}>; rel=\"next\"")).ok()) {
         headers.insert(header::LINK, link);
     }
 }
 
-/// The address of the rows after the first `kept` of `plan`, which `query` asked for.
-fn next_page(plan: &ReadPlan, query: &str, kept: u64) -> String {
+/// The address of the page after the one that `query` asked for.
+pub(crate) async fn next_page(app: &App, plan: &ReadPlan, query: &str, next: Next) -> Result<String, Problem> {
     let name = utf8_percent_encode(&plan.table.name, NON_ALPHANUMERIC);
-    let terms = query.split('&').filter(|term| !term.is_empty() && !term.starts_with("offset="));
-    let mut terms: Vec<String> = terms.map(str::to_owned).collect();
-    if !terms.iter().any(|term| term.starts_with("order=")) && plan.table.column(ID).is_some() {
-        terms.push(format!("order={ID}"));
-    }
-    terms.push(format!("offset={}", plan.offset.saturating_add(kept)));
-    format!("/rest/v1/{name}?{}", terms.join("&"))
+    let is_kept = |term: &&str| {
+        let Some((name, value)) = term.split_once('=') else { return false };
+        let decoded = query::decode(name).and_then(|name| Ok((name, query::decode(value)?)));
+        decoded.is_ok_and(|(name, value)| name == "limit" || !is_paging(&name, &value))
+    };
+    let mut terms: Vec<&str> = query.split('&').filter(is_kept).collect();
+    let place = match next {
+        Next::Offset(offset) => format!("offset={offset}"),
+        Next::After(cursor) => {
+            let given = cursor.given;
+            let sealed = cursor.seal(CursorKey::of(app).await?, Shape::of(plan, query)?);
+            match sealed.len() <= CURSOR_CHARS_MAX {
+                true => format!("cursor={sealed}"),
+                // The values are longer than an address may be.
+                false => format!("offset={given}"),
+            }
+        }
+    };
+    terms.push(&place);
+    Ok(format!("/rest/v1/{name}?{}", terms.join("&")))
 }

@@ -15,6 +15,17 @@ const HEAD_BYTES: usize = 1024 * 1024;
 pub(crate) struct Caps {
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
+    pub(crate) over: Over,
+}
+
+/// What becomes of an answer that has begun when there are more rows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It breaks off: the caller wanted them.
+    #[default]
+    Breaks,
+    /// It ends.
+    Ends,
 }
 
 impl Caps {
@@ -38,8 +49,10 @@ pub(crate) struct Capped {
     pub(crate) rows: Rows,
     /// There is more than `rows`.
     pub(crate) truncated: bool,
-    /// How many there are in `rows`, when there is more.
-    pub(crate) kept: u64,
+    /// How many there are in `rows`, where all of them are here.
+    pub(crate) kept: Option<u64>,
+    /// The last of them then, alone.
+    pub(crate) last: Option<RowBatch>,
 }
 
 impl Capped {
@@ -48,7 +61,8 @@ impl Capped {
     /// # Errors
     /// A read that fails at once.
     pub(crate) async fn start(mut rows: Rows, caps: Caps) -> Result<Self, StoreError> {
-        let mut meter = Meter { rows: caps.rows().unwrap_or(u64::MAX), bytes: caps.bytes().unwrap_or(u64::MAX) };
+        let (rows_max, bytes_max) = (caps.rows().unwrap_or(u64::MAX), caps.bytes().unwrap_or(u64::MAX));
+        let mut meter = Meter { rows: rows_max, bytes: bytes_max, begun: false };
         let head_max = if caps.rows().is_none() && caps.bytes().is_none() { 0 } else { HEAD_BYTES };
         let mut head = Vec::new();
         let mut head_bytes = 0;
@@ -65,19 +79,35 @@ impl Capped {
             }
         }
         let head = futures_util::stream::iter(head.into_iter().map(Ok));
-        let rest = rows.map(move |batch| {
-            let (batch, cut) = meter.take(batch?);
-            match cut {
-                false => Ok(batch),
-                true => Err(StoreError::Setup("the answer is larger than its cap: ask for less of it".into())),
-            }
+        let rest = rows.scan(false, move |ended, batch| {
+            let (batch, cut) = match batch {
+                Ok(batch) => meter.take(batch),
+                Err(error) => return futures_util::future::ready(Some(Err(error))),
+            };
+            let piece = match (*ended, cut) {
+                (true, _) => None,
+                (false, false) => Some(Ok(batch)),
+                (false, true) if meter.rows == 0 && caps.over == Over::Ends => {
+                    *ended = true;
+                    Some(Ok(batch))
+                }
+                (false, true) => {
+                    Some(Err(StoreError::Setup("the answer is larger than its cap: ask for less of it".into())))
+                }
+            };
+            futures_util::future::ready(piece)
         });
-        Ok(Self { rows: head.chain(rest).boxed(), truncated: false, kept: 0 })
+        Ok(Self { rows: head.chain(rest).boxed(), truncated: false, kept: None, last: None })
     }
 
     fn of(head: Vec<RowBatch>, truncated: bool) -> Self {
-        let kept = head.iter().map(|batch| batch.len() as u64).sum();
-        Self { rows: futures_util::stream::iter(head.into_iter().map(Ok)).boxed(), truncated, kept }
+        let kept = Some(head.iter().map(|batch| batch.len() as u64).sum());
+        let last = head.iter().rev().find(|batch| !batch.is_empty()).map(|batch| {
+            let mut last = RowBatch::default();
+            last.push_encoded(batch.encoded(batch.len() - 1));
+            last
+        });
+        Self { rows: futures_util::stream::iter(head.into_iter().map(Ok)).boxed(), truncated, kept, last }
     }
 }
 
@@ -85,6 +115,8 @@ impl Capped {
 struct Meter {
     rows: u64,
     bytes: u64,
+    /// The first row comes however large it is, or no page would ever come to the second.
+    begun: bool,
 }
 
 impl Meter {
@@ -93,18 +125,21 @@ impl Meter {
         if batch.len() as u64 <= self.rows && batch.byte_len() as u64 <= self.bytes {
             self.rows -= batch.len() as u64;
             self.bytes -= batch.byte_len() as u64;
+            self.begun |= !batch.is_empty();
             return (batch, false);
         }
         let mut kept = RowBatch::default();
         for index in 0..batch.len().min(usize::try_from(self.rows).unwrap_or(usize::MAX)) {
             let row = batch.encoded(index);
-            if (kept.byte_len() + row.len()) as u64 > self.bytes {
+            if (kept.byte_len() + row.len()) as u64 > self.bytes && (self.begun || index > 0) {
                 break;
             }
             kept.push_encoded(row);
         }
-        (self.rows, self.bytes) = (0, 0);
-        (kept, true)
+        // A single row that is over is cut only when another follows it.
+        let cut = kept.len() < batch.len();
+        (self.rows, self.bytes, self.begun) = (self.rows - kept.len() as u64, 0, true);
+        (kept, cut)
     }
 }
 
@@ -140,16 +175,21 @@ mod tests {
     #[tokio::test]
     async fn a_cut_is_said_or_breaks_the_answer() {
         let two = || vec![batch(0..10), batch(10..20)];
-        let caps = |rows, bytes| Caps { rows, bytes };
+        let caps = |rows, bytes| Caps { rows, bytes, over: Over::Breaks };
         assert_eq!(capped(two(), caps(0, 0)).await, (20, false, false));
         assert_eq!(capped(two(), caps(20, 0)).await, (20, false, false));
         assert_eq!(capped(two(), caps(15, 0)).await, (15, true, false));
         assert_eq!(capped(two(), caps(0, 12 * ROW_BYTES)).await, (12, true, false));
         assert_eq!(capped(two(), caps(10, 0)).await, (10, true, false));
         assert_eq!(capped(vec![], caps(10, 10)).await, (0, false, false));
+        assert_eq!(capped(two(), caps(0, 1)).await, (1, true, false));
+        assert_eq!(capped(vec![batch(0..1)], caps(0, 1)).await, (1, false, false));
+        assert_eq!(capped(vec![batch(0..1), batch(0..1)], caps(0, 1)).await, (1, true, false));
         // More than is read before the answer begins: it cannot be said any more.
         let many = (HEAD_BYTES / ROW_BYTES as usize) as i64 + 1;
         let long = vec![batch(0..many), batch(0..10)];
-        assert_eq!(capped(long, caps(many as u64 + 5, 0)).await, (many as usize, false, true));
+        assert_eq!(capped(long.clone(), caps(many as u64 + 5, 0)).await, (many as usize, false, true));
+        let ends = Caps { over: Over::Ends, ..caps(many as u64 + 5, 0) };
+        assert_eq!(capped(long, ends).await, (many as usize + 5, false, false));
     }
 }

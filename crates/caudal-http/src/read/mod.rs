@@ -5,9 +5,11 @@ mod asked;
 pub(crate) mod bounds;
 pub(crate) mod cache;
 pub(crate) mod cap;
+pub(crate) mod cursor;
 #[cfg(feature = "parquet")]
 mod files;
 pub(crate) mod find;
+mod page;
 pub(crate) mod query;
 pub(crate) mod record;
 pub(crate) mod render;

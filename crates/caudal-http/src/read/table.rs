@@ -14,8 +14,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use super::answer::{Media, Rows, chained, stream};
 use super::asked::{Asked, Count, ESTIMATE_OVER, content_range, not_satisfiable};
 use super::bounds;
-use super::cap::Capped;
+use super::cursor::{Cursor, CursorKey, Shape};
 use super::find::find_table;
+use super::page::{self, Page, Paging};
 use super::query::Query;
 use super::render::{Encoding, Renderer};
 use super::resolve::{self, Catalogue};
@@ -40,9 +41,16 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         table = Arc::new(table.as_text());
     }
     let asked = Asked::of(method, headers)?;
-    let mut plan = plan_of(app, table, query)?;
+    let parsed = Query::parse(query)?;
+    let mut plan = planned(app, table, &parsed)?;
+    let mut paging = Paging { by_limit: !asked.has_range(), singular: media == Media::Singular, cursor: None };
     asked.cut(&mut plan)?;
-    bounds::affordable(app, &plan).await?;
+    if let Some(cursor) = &parsed.cursor {
+        paging.cursor = Some(open(app, &mut plan, query, cursor).await?);
+        plan.offset = 0;
+    }
+    page::in_order(app, &mut plan);
+    bounds::affordable(app, &page::ranges(&plan, &paging)).await?;
     let total = match asked.count {
         Some(count) => Some(total(app, &plan, count).await?),
         None => None,
@@ -57,18 +65,21 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
     if media == Media::Singular {
         plan.limit = Some(plan.limit.unwrap_or(2).min(2));
     }
-    let mut more = bounds::cut(app, &mut plan).await?;
     let renderer = renderer(&plan, media).stripped(strips_nulls(headers));
     #[cfg(feature = "parquet")]
     let columns = super::files::columns(&plan);
-    let capped = Capped::start(app.engine.store.read(plan.clone()).await?, app.config.read.caps()).await?;
-    let kept = if capped.truncated { capped.kept } else { plan.limit.unwrap_or_default() };
-    more |= capped.truncated;
-    let mut rows = capped.rows;
+    let Page { mut rows, known, first: offset, cut, next } = page::read(app, plan.clone(), &paging).await?;
+    let next = match next {
+        Some(next) => Some(bounds::next_page(app, &plan, query, next).await?),
+        None => None,
+    };
     // The first batch decides the status: a read that fails at once is an error, not a broken 200.
     let first = rows.next().await.transpose()?;
     let mut rows = rows.peekable();
-    let shown = shown(&plan, counted, first.as_ref(), &mut rows).await;
+    let shown = match known {
+        Some(known) => Some(known),
+        None => shown(app, &plan, counted.map(|total| total.saturating_sub(offset)), first.as_ref(), &mut rows).await,
+    };
     let mut response = match media {
         Media::Singular => singular(renderer, first.as_ref())?,
         _ if method == Method::HEAD => StatusCode::OK.into_response(),
@@ -77,11 +88,9 @@ async fn answer(app: &App, method: &Method, name: &str, query: &str, headers: &H
         _ => stream(renderer, chained(first, rows.boxed())).into_response(),
     };
     media.describe(response.headers_mut());
-    if more {
-        bounds::say_cut(&mut response, &plan, query, kept);
-    }
+    bounds::say_next(&mut response, cut, next);
     if let Some(shown) = shown {
-        let (range, partial) = content_range(plan.offset, shown, total);
+        let (range, partial) = content_range(offset, shown, total);
         if let Ok(range) = HeaderValue::from_str(&range) {
             response.headers_mut().insert(header::CONTENT_RANGE, range);
         }
@@ -105,16 +114,23 @@ async fn total(app: &App, plan: &ReadPlan, count: Count) -> Result<u64, Problem>
         }
     }
     // A count looks at every row that matches, however few are answered.
-    bounds::affordable(app, &whole).await?;
+    bounds::affordable(app, &[whole]).await?;
     Ok(app.engine.store.count(plan).await?)
 }
 
 /// How many rows the answer has, where that is known before it is sent: by the total, or because all of them are here.
-async fn shown(plan: &ReadPlan, total: Option<u64>, first: Option<&RowBatch>, rest: &mut Ahead) -> Option<u64> {
+async fn shown(
+    app: &App,
+    plan: &ReadPlan,
+    left: Option<u64>,
+    first: Option<&RowBatch>,
+    rest: &mut Ahead,
+) -> Option<u64> {
     /// A store that gives less than this at first has given all, as a rule; whether it has is then seen.
     const SMALL_BYTES: usize = 64 * 1024;
-    if let Some(total) = total {
-        return Some(total.saturating_sub(plan.offset).min(plan.limit.unwrap_or(u64::MAX)));
+    if let Some(left) = left {
+        let max = Some(app.config.read.rows_max).filter(|max| *max > 0);
+        return Some(left.min(plan.limit.unwrap_or(u64::MAX)).min(max.unwrap_or(u64::MAX)));
     }
     let Some(first) = first else { return Some(0) };
     if first.byte_len() >= SMALL_BYTES || std::pin::Pin::new(rest).peek().await.is_some() {
@@ -126,11 +142,33 @@ async fn shown(plan: &ReadPlan, total: Option<u64>, first: Option<&RowBatch>, re
 /// A read of which the next batch can be looked at.
 type Ahead = futures_util::stream::Peekable<Rows>;
 
-/// What a query string asks of a table.
+/// What a query string asks of a table, all of it: no page.
+///
+/// # Errors
+/// `400` for a cursor.
 pub(crate) fn plan_of(app: &App, table: Arc<Table>, query: &str) -> Result<ReadPlan, Problem> {
+    let query = Query::parse(query)?;
+    match query.cursor {
+        Some(_) => {
+            Err(Problem::bad_request("bad_cursor", "a cursor goes on with a read of a table, which this is not"))
+        }
+        None => planned(app, table, &query),
+    }
+}
+
+fn planned(app: &App, table: Arc<Table>, query: &Query) -> Result<ReadPlan, Problem> {
     let relations = app.engine.relations();
     let find = |schema: &str, name: &str| app.engine.table_in(schema, name);
-    resolve::plan(&Catalogue { relations: &relations, find: &find }, table, &Query::parse(query)?)
+    resolve::plan(&Catalogue { relations: &relations, find: &find }, table, query)
+}
+
+/// The cursor of a query, for the plan that it goes on with.
+async fn open(app: &App, plan: &mut ReadPlan, query: &str, cursor: &str) -> Result<Cursor, Problem> {
+    if plan.is_grouped() || plan.table.key.is_empty() {
+        return Err(Problem::bad_request("bad_cursor", "no cursor goes with this read: its pages go by offset"));
+    }
+    page::by_key(plan);
+    Cursor::open(CursorKey::of(app).await?, Shape::of(plan, query)?, cursor)
 }
 
 fn renderer(plan: &ReadPlan, media: Media) -> Renderer {

@@ -191,6 +191,10 @@ impl Read for PostgresStore {
         changes::changes(self, table, from).await
     }
 
+    async fn secret(&self) -> Result<Vec<u8>, StoreError> {
+        self.kept_secret().await
+    }
+
     async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {
         changes::exclusive(self, name).await
     }

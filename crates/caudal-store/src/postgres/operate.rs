@@ -17,6 +17,7 @@ use super::PostgresStore;
 use super::error::{keeps_connection, store_error};
 use super::pool::Pool;
 use super::wire::Stamp;
+use crate::migration::NO_SECRET;
 use crate::settle::without_nul;
 
 const DEAD_LETTER_COLUMNS: &str = "select _id, topic, transaction_id, key, source, reason, detail, pointer, payload,
@@ -123,6 +124,12 @@ impl PostgresStore {
             rejected: int(row, 3)?,
             dead: int(row, 4)?,
         })
+    }
+
+    pub(super) async fn kept_secret(&self) -> Result<Vec<u8>, StoreError> {
+        let rows = self.ask("select secret from _secrets where name = 'cursor'", &[], true).await?;
+        let secret = rows.first().map(|row| row.try_get::<_, &str>(0)).transpose().map_err(store_error)?;
+        secret.map(|secret| secret.as_bytes().to_vec()).ok_or_else(|| StoreError::Setup(NO_SECRET.into()))
     }
 
     pub(super) async fn drift_of(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError> {

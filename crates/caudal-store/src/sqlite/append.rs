@@ -10,21 +10,21 @@ use caudal_core::time::Instant;
 use rusqlite::{CachedStatement, Connection, params};
 use uuid::Uuid;
 
+use super::confirm;
 use super::error::{refusal, store_error};
+use super::numbers;
 use super::retain::is_expired;
 use super::sql::{column_list, quoted};
 use super::values::{bound, push_row};
+use super::writer::Commit;
 use crate::compare::{conflict, first_difference};
 use crate::expiring::may_have_expired;
 use crate::settle::{KeptText, Settled, without_nul};
 
-pub(super) fn append(
-    conn: &Connection,
-    batch: &AppendBatch,
-    instance: &str,
-    now: Instant,
-) -> Result<Appended, StoreError> {
+pub(super) fn append(commit: &Commit<'_>, batch: &AppendBatch) -> Result<Appended, StoreError> {
+    let Commit { conn, instance, now } = *commit;
     let outcomes = rows(conn, batch, now)?;
+    confirm::enqueue(commit, batch, outcomes.as_deref())?;
     let settled = Settled::of(batch, outcomes)?;
     let dead_kept = keep_dead(conn, batch, &settled, now).map_err(store_error)?;
     count(conn, batch, instance, settled.tally(dead_kept)).map_err(store_error)?;
@@ -41,7 +41,8 @@ fn rows(conn: &Connection, batch: &AppendBatch, now: Instant) -> Result<Option<V
     }
     let table = &*batch.table;
     let columns: Vec<&Column> = table.written().collect();
-    let mut insert = conn.prepare_cached(&insert_sql(table)).map_err(store_error)?;
+    let mut number = numbers::skipped(conn, table).map_err(store_error)?;
+    let mut insert = conn.prepare_cached(&insert_sql(table, number.is_some())).map_err(store_error)?;
     let mut existing: Option<CachedStatement<'_>> = None;
     let stored_at = now.to_string();
     let mut outcomes = Vec::new();
@@ -53,8 +54,13 @@ fn rows(conn: &Connection, batch: &AppendBatch, now: Instant) -> Result<Option<V
             outcomes.push(RowOutcome::Duplicate);
             continue;
         }
-        let outcome = match put(&mut insert, &columns, batch, index, &stored_at) {
-            Ok(1) => RowOutcome::Stored,
+        let outcome = match put(&mut insert, &columns, batch, index, &stored_at, number) {
+            Ok(1) => {
+                if number.take().is_some() {
+                    insert = conn.prepare_cached(&insert_sql(table, false)).map_err(store_error)?;
+                }
+                RowOutcome::Stored
+            }
             Ok(_) => {
                 if existing.is_none() {
                     existing = Some(conn.prepare_cached(&content_sql(table)).map_err(store_error)?);
@@ -73,6 +79,7 @@ fn rows(conn: &Connection, batch: &AppendBatch, now: Instant) -> Result<Option<V
             outcomes.push(outcome);
         }
     }
+    numbers::keep(conn, table).map_err(store_error)?;
     Ok((!outcomes.is_empty()).then_some(outcomes))
 }
 
@@ -80,9 +87,11 @@ fn id_of(batch: &AppendBatch, index: usize) -> Uuid {
     batch.rows.row(index).next().flatten().map(field::uuid).unwrap_or_default()
 }
 
-fn insert_sql(table: &Table) -> String {
+/// `numbered`: the last value is the row's number.
+fn insert_sql(table: &Table, numbered: bool) -> String {
     let stamped = table.column(STORED_AT).map(|_| STORED_AT);
-    let names: Vec<&str> = table.written().map(|c| c.name.as_str()).chain(stamped).collect();
+    let number = numbered.then_some("rowid");
+    let names: Vec<&str> = table.written().map(|c| c.name.as_str()).chain(stamped).chain(number).collect();
     let values: Vec<String> = (1..=names.len()).map(|n| format!("?{n}")).collect();
     format!(
         "insert into {} ({}) values ({}) on conflict (_id) do nothing",
@@ -104,12 +113,17 @@ fn put(
     batch: &AppendBatch,
     index: usize,
     stored_at: &str,
+    number: Option<i64>,
 ) -> rusqlite::Result<usize> {
     for (at, (column, field)) in columns.iter().zip(batch.rows.row(index)).enumerate() {
         insert.raw_bind_parameter(at + 1, bound(column.ty, field))?;
     }
-    if insert.parameter_count() > columns.len() {
+    if insert.parameter_count() > columns.len() + usize::from(number.is_some()) {
         insert.raw_bind_parameter(columns.len() + 1, stored_at)?;
+    }
+    if let Some(number) = number {
+        let last = insert.parameter_count();
+        insert.raw_bind_parameter(last, number)?;
     }
     insert.raw_execute()
 }

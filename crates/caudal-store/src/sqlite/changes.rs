@@ -14,6 +14,7 @@ use rusqlite::types::Value;
 
 use super::SqliteStore;
 use super::error::store_error;
+use super::numbers;
 use super::read;
 use super::readers::Reader;
 use super::sql::{Sql, column_list, quoted};
@@ -26,11 +27,10 @@ pub(super) async fn changes(
     let unknown = || StoreError::Setup("this place in the stream is not one of SQLite's".into());
     let from = from.map_or(Ok(0), |mark| mark.0.parse::<i64>().map_err(|_| unknown()))?;
     let name = quoted(&table.name);
-    let last = format!("select coalesce(max(rowid), 0) from {name}");
-    let work = move |reader: &Reader| reader.conn.query_row(&last, [], |row| row.get(0)).map_err(store_error);
-    let until: i64 = store.points.ask(work).await?;
-    // Without any row the numbers begin again, and so does whoever counts by them.
-    if 0 < until && until < from {
+    let of = table.clone();
+    let until =
+        store.points.ask(move |reader: &Reader| numbers::highest(&reader.conn, &of).map_err(store_error)).await?;
+    if until < from {
         return Err(StoreError::Setup(
             "this place in the stream is from later than the database is: it was restored from a copy, or is another one".into(),
         ));

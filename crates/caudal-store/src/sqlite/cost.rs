@@ -11,6 +11,9 @@ use super::readers::Reader;
 use super::sql::{self, column_list, quoted};
 use crate::cost::index_columns;
 
+/// A view, whose rows have no numbers.
+const CONFIRMATIONS: &str = "\"_confirmations\"";
+
 pub(super) async fn estimate(store: &SqliteStore, plan: &ReadPlan) -> Result<Estimate, StoreError> {
     let columns = index_columns(plan);
     let table = quoted(&plan.table.name);
@@ -31,7 +34,10 @@ pub(super) async fn estimate(store: &SqliteStore, plan: &ReadPlan) -> Result<Est
             return Ok(0);
         }
         // As many as were ever stored: at least as many as there are, and known at once.
-        let rows = format!("select coalesce(max(rowid), 0) from {table}");
+        let rows = match table == CONFIRMATIONS {
+            true => "select coalesce(sum(enqueued), 0) from _confirm_counts".to_owned(),
+            false => format!("select coalesce(max(rowid), 0) from {table}"),
+        };
         let rows: i64 = reader.conn.query_row(&rows, [], |row| row.get(0)).map_err(store_error)?;
         Ok(page.unwrap_or(u64::MAX).min(rows as u64))
     };

@@ -9,7 +9,7 @@ use rusqlite::functions::{Context, FunctionFlags};
 use rusqlite::types::{Value, ValueRef};
 use rusqlite::{Connection, Error, Result};
 
-use super::values::{any_as_json, of_scalar};
+use super::values::{any_as_json, exact, of_scalar};
 
 /// `(a, b)`: whether two JSON texts mean the same.
 pub(super) const JSON_SAME: &str = "caudal_json_same";
@@ -19,6 +19,8 @@ pub(super) const JSON_GET: &str = "caudal_json_get";
 pub(super) const JSON_TEXT: &str = "caudal_json_text";
 /// `(value)`: JSON of whatever a column of another's table holds.
 pub(super) const JSON_ANY: &str = "caudal_json_any";
+/// `(value)`: text that [`of_exact`](super::values::of_exact) makes the same value of again.
+pub(super) const EXACT: &str = "caudal_exact";
 /// `(value, type, other type)`, or an error that begins with [`REFUSED`].
 pub(super) const CAST: &str = "caudal_cast";
 /// `(pattern, text)`: LIKE without regard to case.
@@ -46,6 +48,7 @@ pub(super) fn register(conn: &Connection) -> Result<()> {
     })?;
     conn.create_scalar_function(JSON_TEXT, 1, flags, |context| Ok(text(context, 0).and_then(json::as_text)))?;
     conn.create_scalar_function(JSON_ANY, 1, flags, |context| Ok(any_as_json(context.get_raw(0))))?;
+    conn.create_scalar_function(EXACT, 1, flags, |context| Ok(exact(context.get_raw(0))))?;
     conn.create_scalar_function(CAST, 3, flags, |context| {
         cast(context.get_raw(0), text(context, 1), text(context, 2))
     })?;

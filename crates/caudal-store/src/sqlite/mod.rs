@@ -4,9 +4,11 @@ mod analyst;
 mod append;
 mod catalogue;
 mod changes;
+mod confirm;
 mod cost;
 mod error;
 mod functions;
+mod numbers;
 mod operate;
 mod read;
 mod readers;
@@ -43,6 +45,7 @@ use uuid::Uuid;
 
 pub use analyst::AnalystConfig;
 use analyst::Analysts;
+use confirm::Told;
 use error::store_error;
 use readers::Readers;
 use writer::Writer;
@@ -86,6 +89,7 @@ pub struct SqliteStore {
     points: Readers,
     streams: Readers,
     analysts: Analysts,
+    told: Arc<Told>,
 }
 
 impl SqliteStore {
@@ -95,7 +99,8 @@ impl SqliteStore {
         let points = Readers::start(&config.path, POINT_READERS, config.statement_timeout)?;
         let streams = Readers::start(&config.path, config.readers, config.statement_timeout)?;
         let analysts = Analysts::new(&config.path, &config.analysts);
-        Ok(Self { path: config.path, writer: Writer::start(conn, config.instance)?, points, streams, analysts })
+        let writer = Writer::start(conn, config.instance)?;
+        Ok(Self { path: config.path, writer, points, streams, analysts, told: Arc::default() })
     }
 }
 
@@ -109,14 +114,14 @@ fn open_for_writing(path: &Path) -> rusqlite::Result<Connection> {
          pragma synchronous = full;
          pragma foreign_keys = on;",
     )?;
-    conn.set_prepared_statement_cache_capacity(64);
+    conn.set_prepared_statement_cache_capacity(128);
     Ok(conn)
 }
 
 #[async_trait]
 impl Append for SqliteStore {
     async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
-        self.writer.append(batch).await
+        self.writer.share(batch.rows.len(), move |commit| append::append(commit, &batch)).await
     }
 
     async fn position(&self, topic: &TopicName, subscription: &str, lane: Uuid) -> Result<Option<u64>, StoreError> {
@@ -192,6 +197,10 @@ impl Read for SqliteStore {
         from: Option<&TailMark>,
     ) -> Result<(BoxStream<'static, Result<RowBatch, StoreError>>, TailMark), StoreError> {
         changes::changes(self, table, from).await
+    }
+
+    async fn secret(&self) -> Result<Vec<u8>, StoreError> {
+        self.kept_secret().await
     }
 
     async fn exclusive(&self, name: &str) -> Result<Option<Exclusive>, StoreError> {

@@ -15,13 +15,14 @@ use uuid::Uuid;
 use super::SqliteStore;
 use super::error::store_error;
 use super::readers::Reader;
+use crate::migration::NO_SECRET;
 use crate::settle::without_nul;
 
 const DEAD_LETTER_COLUMNS: &str = "select _id, topic, transaction_id, key, source, reason, detail, pointer, payload,
   payload_encoding, attributes, published_at, dead_at, state, attempts, settled_at, outcome from _dead_letters";
 
 /// An id or an instant out of its text.
-struct Text<T>(T);
+pub(super) struct Text<T>(pub(super) T);
 
 impl FromSql for Text<Uuid> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
@@ -36,7 +37,7 @@ impl FromSql for Text<Instant> {
 }
 
 impl SqliteStore {
-    async fn rows<T: Send + 'static>(
+    pub(super) async fn rows<T: Send + 'static>(
         &self,
         sql: String,
         params: Vec<Box<dyn ToSql + Send>>,
@@ -117,6 +118,12 @@ impl SqliteStore {
         Ok(rows.into_iter().next().unwrap_or_default())
     }
 
+    pub(super) async fn kept_secret(&self) -> Result<Vec<u8>, StoreError> {
+        let sql = "select secret from _secrets where name = 'cursor'";
+        let rows = self.rows(sql.into(), Vec::new(), |row| row.get::<_, String>(0)).await?;
+        rows.into_iter().next().map(String::into_bytes).ok_or_else(|| StoreError::Setup(NO_SECRET.into()))
+    }
+
     pub(super) async fn drift_of(&self, topic: &TopicName) -> Result<Vec<DriftReport>, StoreError> {
         let sql = "select field, json_type, count, first_seen, last_seen from _drift
                    where topic = ?1 order by field, json_type";
@@ -129,7 +136,7 @@ impl SqliteStore {
     }
 }
 
-fn instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Instant> {
+pub(super) fn instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Instant> {
     row.get::<_, Text<Instant>>(index).map(|t| t.0)
 }
 

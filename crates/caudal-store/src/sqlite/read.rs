@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::error::{asked, found_error, store_error};
+use super::numbers;
 use super::readers::Reader;
 use super::sql::{self, Sql, column_list, quoted};
 use super::values::push_row;
@@ -145,8 +146,7 @@ pub(super) async fn tail(
         let name = quoted(&table.name);
         let mut batch = RowBatch::default();
         let Some(mut last) = from else {
-            let sql = format!("select coalesce(max(rowid), 0) from {name}");
-            let last: i64 = reader.conn.query_row(&sql, [], |row| row.get(0)).map_err(store_error)?;
+            let last = numbers::highest(&reader.conn, &table).map_err(store_error)?;
             return Ok((batch, TailMark(last.to_string())));
         };
         let columns = column_list(table.columns.iter().map(|c| c.name.as_str()));

@@ -11,38 +11,65 @@ use uuid::Uuid;
 
 use super::SqliteStore;
 use super::error::store_error;
+use super::readers::Reader;
 use super::sql::quoted;
 use super::writer::now;
 
-/// Among the first rows in order of storing, those that are old. The newest row stays in any case: SQLite gives the numbers of the
-/// last rows out again when they are gone, and live tails go by them.
-fn old_rows_sql(table: &Table) -> String {
+/// The first rows in order of storing, with their age told. The newest row stays in any case: SQLite gives the numbers of the last
+/// rows out again when they are gone, and live tails go by them.
+///
+/// A record whose confirmation is open stays, too: what was stored since the topic has lanes and has no outcome.
+fn rows_sql(table: &Table) -> String {
     let name = quoted(&table.name);
     format!(
-        "select _id from (select rowid as number, _id, {STORED_AT} as at from {name} order by rowid limit ?2)
-          where at < ?1 and number < (select max(rowid) from {name})"
+        "select _id, {STORED_AT} < ?1, {STORED_AT} >= coalesce((select min(since) from _confirm_lanes where topic = ?2), 'x')
+                and not exists (select 1 from _confirm_outcomes o where o.tx = t._id)
+           from {name} t where rowid < (select max(rowid) from {name}) order by rowid"
     )
 }
 
-fn expire(conn: &mut Connection, table: &Table, topic: &str, before: &str, rows_max: i64) -> rusqlite::Result<u64> {
+/// Ids of rows that may leave, the oldest first. Ends at the first row that is too young.
+fn old_rows(
+    reader: &Reader,
+    table: &Table,
+    topic: &str,
+    before: &str,
+    rows_max: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let mut statement = reader.conn.prepare_cached(&rows_sql(table))?;
+    let mut rows = statement.query(params![before, topic])?;
+    let mut ids = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (old, open): (bool, bool) = (row.get(1)?, row.get(2)?);
+        if !old || ids.len() == rows_max {
+            break;
+        }
+        if !open {
+            ids.push(row.get(0)?);
+        }
+    }
+    Ok(ids)
+}
+
+fn expire(conn: &mut Connection, table: &Table, topic: &str, ids: &[String]) -> rusqlite::Result<u64> {
     let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let ids: Vec<String> = transaction
-        .prepare_cached(&old_rows_sql(table))?
-        .query_map(params![before, rows_max], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
     let delete = format!("delete from {} where _id = ?1", quoted(&table.name));
     let keep = "insert into _expired (topic, _id, expired_at) values (?1, ?2, ?3)
                 on conflict (_id) do update set expired_at = excluded.expired_at";
     let at = now().to_string();
-    for id in &ids {
-        transaction.prepare_cached(&delete)?.execute([id])?;
-        transaction.prepare_cached(keep)?.execute(params![topic, id, at])?;
+    let mut gone = 0;
+    for id in ids {
+        // Another process's sweep may have been here since the rows were looked for.
+        if transaction.prepare_cached(&delete)?.execute([id])? > 0 {
+            transaction.prepare_cached(keep)?.execute(params![topic, id, at])?;
+            gone += 1;
+        }
     }
     let count = "insert into _retention (topic, expired) values (?1, ?2)
                  on conflict (topic) do update set expired = expired + excluded.expired";
-    transaction.prepare_cached(count)?.execute(params![topic, ids.len() as i64])?;
+    transaction.prepare_cached(count)?.execute(params![topic, gone])?;
     transaction.commit()?;
-    Ok(ids.len() as u64)
+    Ok(gone as u64)
 }
 
 /// Whether a row under this id has left the table.
@@ -60,8 +87,14 @@ impl SqliteStore {
         rows_max: usize,
     ) -> Result<u64, StoreError> {
         let (table, topic, before) = (table.clone(), topic.to_string(), before.to_string());
-        let work =
-            move |conn: &mut Connection| expire(conn, &table, &topic, &before, rows_max as i64).map_err(store_error);
+        let (looked_in, of) = (table.clone(), topic.clone());
+        // By a reader: records that stay because they are open may be many, and the writer has other work.
+        let look = move |reader: &Reader| old_rows(reader, &looked_in, &of, &before, rows_max).map_err(store_error);
+        let ids = self.points.ask(look).await?;
+        if ids.is_empty() {
+            return Ok(0);
+        }
+        let work = move |conn: &mut Connection| expire(conn, &table, &topic, &ids).map_err(store_error);
         self.writer.run(work).await
     }
 

@@ -46,9 +46,36 @@ pub(super) fn of_scalar(value: &Scalar) -> Value {
         Scalar::Bool(v) => Value::Integer((*v).into()),
         // SQLite gives a literal's text the affinity of the column that it is compared with.
         Scalar::Text(v) | Scalar::Jsonb(v) | Scalar::Literal(v) => Value::Text(v.clone()),
+        Scalar::Exact(v) => of_exact(v),
         Scalar::Timestamptz(v) => Value::Text(v.to_string()),
         Scalar::Date(v) => Value::Text(v.to_string()),
         Scalar::Uuid(v) => Value::Text(v.to_string()),
+    }
+}
+
+/// A value of whatever kind as text, its kind before it; null for null.
+pub(super) fn exact(value: ValueRef<'_>) -> Option<String> {
+    Some(match value {
+        ValueRef::Null => return None,
+        ValueRef::Integer(v) => format!("i{v}"),
+        ValueRef::Real(v) => format!("r{}", v.to_bits()),
+        ValueRef::Text(v) => format!("t{}", String::from_utf8_lossy(v)),
+        ValueRef::Blob(v) => v.iter().fold("b".to_owned(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}");
+            text
+        }),
+    })
+}
+
+/// What [`exact`] was made of.
+pub(super) fn of_exact(text: &str) -> Value {
+    let rest = text.get(1..).unwrap_or_default();
+    let pair = |at| u8::from_str_radix(rest.get(at..at + 2)?, 16).ok();
+    match text.bytes().next() {
+        Some(b'i') => rest.parse().map_or(Value::Null, Value::Integer),
+        Some(b'r') => rest.parse().map_or(Value::Null, |bits| Value::Real(f64::from_bits(bits))),
+        Some(b'b') => Value::Blob((0..rest.len()).step_by(2).filter_map(pair).collect()),
+        _ => Value::Text(rest.to_owned()),
     }
 }
 
@@ -100,7 +127,7 @@ pub(super) fn any_as_json(value: ValueRef<'_>) -> Option<String> {
 
 /// The text that SQLite would make of it; blobs in hexadecimal, as PostgreSQL writes `bytea`, and doubles with the shortest
 /// digits that read back as the same.
-fn any_as_text(value: ValueRef<'_>) -> Option<String> {
+pub(super) fn any_as_text(value: ValueRef<'_>) -> Option<String> {
     Some(match value {
         ValueRef::Null => return None,
         ValueRef::Integer(v) => v.to_string(),

@@ -1,16 +1,13 @@
 //! The one connection that writes, on a thread of its own. Work that waits is committed together: one fsync for all of it,
 //! and each job's failure stays its own.
 
-use std::sync::Arc;
 use std::thread;
 
 use caudal_core::error::StoreError;
-use caudal_core::ports::{AppendBatch, Appended};
 use caudal_core::time::Instant;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::append;
 use super::error::{copy_of, store_error};
 
 /// Jobs that may wait; beyond it callers wait to wait.
@@ -23,9 +20,55 @@ type Answer<T> = oneshot::Sender<Result<T, StoreError>>;
 type Work = Box<dyn FnOnce(&mut Connection) -> Result<(), StoreError> + Send>;
 
 enum Job {
-    Append(Arc<AppendBatch>, Answer<Appended>),
+    /// Takes part in a transaction with whatever else waits.
+    Shared(Box<dyn Share>),
     /// Brings its own transaction and answers for itself.
     Run(Work),
+}
+
+/// The transaction that shared work is part of.
+pub(super) struct Commit<'c> {
+    pub(super) conn: &'c Connection,
+    /// Names this process where processes keep counts of their own.
+    pub(super) instance: &'c str,
+    /// The transaction's one reading of the clock.
+    pub(super) now: Instant,
+}
+
+trait Share: Send {
+    /// How much work it is, about.
+    fn rows(&self) -> usize;
+    /// Does the work and keeps what came of it. What failed is undone by the caller.
+    fn work(&mut self, commit: &Commit<'_>) -> Result<(), &StoreError>;
+    /// Tells what came of it; `failed`, why nothing of it stands.
+    fn answer(self: Box<Self>, failed: Option<&StoreError>);
+}
+
+struct Sharing<T, F> {
+    rows: usize,
+    work: Option<F>,
+    result: Option<Result<T, StoreError>>,
+    answer: Answer<T>,
+}
+
+impl<T: Send, F: FnOnce(&Commit<'_>) -> Result<T, StoreError> + Send> Share for Sharing<T, F> {
+    fn rows(&self) -> usize {
+        self.rows
+    }
+
+    fn work(&mut self, commit: &Commit<'_>) -> Result<(), &StoreError> {
+        let Some(work) = self.work.take() else { return Ok(()) };
+        self.result.insert(work(commit)).as_ref().map(drop)
+    }
+
+    fn answer(self: Box<Self>, failed: Option<&StoreError>) {
+        let result = match failed {
+            Some(error) => Err(copy_of(error)),
+            None => self.result.unwrap_or_else(|| Err(ended())),
+        };
+        // A caller that went away hears nothing; its work is committed all the same.
+        let _ = self.answer.send(result);
+    }
 }
 
 /// Hands work to the thread, which ends when the last handle is gone and the work is done.
@@ -43,9 +86,16 @@ impl Writer {
         Ok(Self { jobs })
     }
 
-    pub(super) async fn append(&self, batch: Arc<AppendBatch>) -> Result<Appended, StoreError> {
+    /// Runs `work`, of about so many rows, in a transaction with others' and returns when it is durable. When it fails, what it
+    /// wrote is undone.
+    pub(super) async fn share<T: Send + 'static>(
+        &self,
+        rows: usize,
+        work: impl FnOnce(&Commit<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.jobs.send(Job::Append(batch, answer)).await.map_err(|_| ended())?;
+        let sharing = Sharing { rows, work: Some(work), result: None, answer };
+        self.jobs.send(Job::Shared(Box::new(sharing))).await.map_err(|_| ended())?;
         answered.await.map_err(|_| ended())?
     }
 
@@ -88,7 +138,7 @@ impl Writing {
                         self.run_alone(work);
                         None
                     }
-                    Job::Append(batch, answer) => self.run_group(batch, answer),
+                    Job::Shared(first) => self.run_group(first),
                 };
                 match follower {
                     Some(job) => next = job,
@@ -110,16 +160,16 @@ impl Writing {
         self.note_failure(result.as_ref().err());
     }
 
-    /// Takes along what waits, within bounds; returns a job that is not an append, to run next.
-    fn run_group(&mut self, batch: Arc<AppendBatch>, answer: Answer<Appended>) -> Option<Job> {
-        let mut rows = batch.rows.len();
-        let mut group = vec![(batch, answer)];
+    /// Takes along what waits, within bounds; returns a job that shares with nobody, to run next.
+    fn run_group(&mut self, first: Box<dyn Share>) -> Option<Job> {
+        let mut rows = first.rows();
+        let mut group = vec![first];
         let mut other = None;
         while rows < GROUP_ROWS && group.len() < GROUP_JOBS {
             match self.waiting.try_recv() {
-                Ok(Job::Append(batch, answer)) => {
-                    rows += batch.rows.len();
-                    group.push((batch, answer));
+                Ok(Job::Shared(job)) => {
+                    rows += job.rows();
+                    group.push(job);
                 }
                 Ok(run) => {
                     other = Some(run);
@@ -128,41 +178,32 @@ impl Writing {
                 Err(_) => break,
             }
         }
-        let (batches, answers): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-        let results = self.commit(&batches);
-        for (answer, result) in answers.into_iter().zip(results) {
-            // A caller that went away hears nothing; its rows are committed all the same.
-            let _ = answer.send(result);
-        }
+        let failed = self.commit(&mut group).err();
+        group.into_iter().for_each(|job| job.answer(failed.as_ref()));
         other
     }
 
     /// One transaction for all; nobody hears of success before it is durable.
-    fn commit(&mut self, batches: &[Arc<AppendBatch>]) -> Vec<Result<Appended, StoreError>> {
+    fn commit(&mut self, group: &mut [Box<dyn Share>]) -> Result<(), StoreError> {
         if let Some(error) = &self.failed {
-            return batches.iter().map(|_| Err(copy_of(error))).collect();
+            return Err(copy_of(error));
         }
-        match self.transaction(batches) {
-            Ok(results) => results,
-            Err(error) => {
-                if !self.conn.is_autocommit() {
-                    let _ = self.conn.execute_batch("rollback");
-                }
-                self.note_failure(Some(&error));
-                batches.iter().map(|_| Err(copy_of(&error))).collect()
-            }
+        let result = self.transaction(group);
+        if result.is_err() && !self.conn.is_autocommit() {
+            let _ = self.conn.execute_batch("rollback");
         }
+        self.note_failure(result.as_ref().err());
+        result
     }
 
-    fn transaction(&mut self, batches: &[Arc<AppendBatch>]) -> Result<Vec<Result<Appended, StoreError>>, StoreError> {
-        let now = now();
+    fn transaction(&self, group: &mut [Box<dyn Share>]) -> Result<(), StoreError> {
         let conn = &self.conn;
         conn.execute_batch("begin immediate").map_err(store_error)?;
-        let mut results = Vec::with_capacity(batches.len());
-        for batch in batches {
+        // Read under the lock, so that transactions of several processes have their times in the order of their commits.
+        let commit = Commit { conn, instance: &self.instance, now: now() };
+        for job in group {
             conn.execute_batch("savepoint job").map_err(store_error)?;
-            let result = append::append(conn, batch, &self.instance, now);
-            if let Err(error) = &result {
+            if let Err(error) = job.work(&commit) {
                 if conn.is_autocommit() || matches!(error, StoreError::Full(_) | StoreError::Fatal(_)) {
                     // SQLite undid the whole transaction, or the disk did: nobody's work stands.
                     return Err(copy_of(error));
@@ -170,10 +211,8 @@ impl Writing {
                 conn.execute_batch("rollback to job").map_err(store_error)?;
             }
             conn.execute_batch("release job").map_err(store_error)?;
-            results.push(result);
         }
-        conn.execute_batch("commit").map_err(store_error)?;
-        Ok(results)
+        conn.execute_batch("commit").map_err(store_error)
     }
 
     fn note_failure(&mut self, error: Option<&StoreError>) {

@@ -4,88 +4,169 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use caudal_core::json;
-use caudal_core::plan::{Aggregate, Cast, Comparison, Field, Filter, Is, ReadPlan, Scalar, Step, Value};
-use caudal_core::row::{Row, field};
-use caudal_core::schema::ColumnType;
+use caudal_core::plan::{
+    Aggregate, Cast, Comparison, Embed, Field, Filter, Is, OrderBy, ReadPlan, Scalar, Step, Value,
+};
+use caudal_core::row::Row;
+use caudal_core::schema::{ColumnType, Table};
 use caudal_core::time::Instant;
 use uuid::Uuid;
 
 pub(super) type Values = Vec<Option<Scalar>>;
+pub(super) type Held = (Uuid, Values);
 
-/// Rows of one table: each its `_id` and the values of its columns from `first` on.
-#[derive(Debug)]
+/// Rows of tables by name: each its `_id` and the values of its columns from `first` on.
+#[derive(Debug, Default)]
 pub(super) struct Rows {
     pub(super) first: usize,
-    pub(super) rows: Vec<(Uuid, Values)>,
+    pub(super) tables: BTreeMap<String, Vec<Held>>,
 }
 
 impl Rows {
-    /// The answer to a plan without embeds. In order where the plan says one; without one any order is right.
+    pub(super) fn of(&self, table: &Table) -> &[Held] {
+        &self.tables[&table.name]
+    }
+
+    /// The answer to a plan. In order where the plan says one; without one any order is right.
     pub(super) fn answer(&self, plan: &ReadPlan) -> Vec<Values> {
-        let mut found: Vec<&(Uuid, Values)> = self.rows.iter().filter(|row| self.fits(plan, row)).collect();
-        if plan.is_grouped() {
-            return self.grouped(plan, &found);
-        }
-        if !plan.order.is_empty() {
+        self.among(plan, self.of(&plan.table).iter().collect())
+    }
+
+    /// The answer of a plan that sees these rows and no others.
+    pub(super) fn among(&self, plan: &ReadPlan, mut found: Vec<&Held>) -> Vec<Values> {
+        found.retain(|row| self.fits(plan, row));
+        if !plan.is_grouped() && !plan.order.is_empty() {
             found.sort_by(|a, b| self.sorted(plan, a, b));
         }
+        let answer = match plan.is_grouped() {
+            true => self.grouped(plan, &found),
+            false => found.iter().map(|row| self.shown(plan, row)).collect(),
+        };
         let limit = plan.limit.map_or(usize::MAX, |limit| limit as usize);
-        let page = found.into_iter().skip(plan.offset as usize).take(limit);
-        page.map(|row| plan.select.iter().map(|selected| self.value(row, &selected.value)).collect()).collect()
+        answer.into_iter().skip(plan.offset as usize).take(limit).collect()
     }
 
-    pub(super) fn fits(&self, plan: &ReadPlan, row: &(Uuid, Values)) -> bool {
-        plan.filter.iter().all(|filter| self.holds(filter, row) == Some(true))
+    fn shown(&self, plan: &ReadPlan, row: &Held) -> Values {
+        plan.select.iter().map(|selected| self.value(plan, row, &selected.value)).collect()
     }
 
-    fn sorted(&self, plan: &ReadPlan, a: &(Uuid, Values), b: &(Uuid, Values)) -> Ordering {
-        let mut order = Ordering::Equal;
-        for term in &plan.order {
+    pub(super) fn fits(&self, plan: &ReadPlan, row: &Held) -> bool {
+        plan.filter.iter().all(|filter| self.holds(plan, filter, row) == Some(true))
+            && plan.embeds.iter().all(|embed| !embed.inner || !self.related(embed, row).is_empty())
+    }
+
+    /// The key comes last, in the direction of the term before it.
+    fn sorted(&self, plan: &ReadPlan, a: &Held, b: &Held) -> Ordering {
+        let place: Values = plan.order.iter().map(|term| self.ordered(plan, b, term)).collect();
+        let ids = if plan.order.last().is_some_and(|term| term.descending) { b.0.cmp(&a.0) } else { a.0.cmp(&b.0) };
+        self.placed(plan, &plan.order, a, &place).then(ids)
+    }
+
+    /// How a row lies to a place in an order.
+    fn placed(&self, plan: &ReadPlan, order: &[OrderBy], row: &Held, place: &[Option<Scalar>]) -> Ordering {
+        let mut found = Ordering::Equal;
+        for (term, value) in order.iter().zip(place) {
             let nulls = if term.nulls_first { Ordering::Less } else { Ordering::Greater };
-            order = order.then_with(|| match (self.field(a, &term.field), self.field(b, &term.field)) {
+            found = found.then_with(|| match (self.ordered(plan, row, term), value) {
                 (None, None) => Ordering::Equal,
                 (None, Some(_)) => nulls,
                 (Some(_), None) => nulls.reverse(),
-                (Some(a), Some(b)) if term.descending => compare(&b, &a),
-                (Some(a), Some(b)) => compare(&a, &b),
+                (Some(a), Some(b)) if term.descending => compare(b, &a),
+                (Some(a), Some(b)) => compare(&a, b),
             });
         }
-        order.then(a.0.cmp(&b.0))
+        found
     }
 
-    fn grouped(&self, plan: &ReadPlan, found: &[&(Uuid, Values)]) -> Vec<Values> {
-        let plain = |row: &(Uuid, Values)| -> Values {
+    fn ordered(&self, plan: &ReadPlan, row: &Held, term: &OrderBy) -> Option<Scalar> {
+        match term.embed {
+            None => self.field(row, &term.field),
+            Some(embed) => {
+                let related = self.related(&plan.embeds[embed], row);
+                related.first().and_then(|row| self.field(row, &term.field))
+            }
+        }
+    }
+
+    fn grouped(&self, plan: &ReadPlan, found: &[&Held]) -> Vec<Values> {
+        let plain = |row: &Held| -> Values {
             let shown = plan.select.iter().filter(|selected| !selected.value.is_aggregate());
-            shown.map(|selected| self.value(row, &selected.value)).collect()
+            shown.map(|selected| self.value(plan, row, &selected.value)).collect()
         };
-        let mut groups: BTreeMap<String, Vec<&(Uuid, Values)>> = BTreeMap::new();
+        let mut groups: BTreeMap<String, Vec<&Held>> = BTreeMap::new();
         for row in found {
             groups.entry(format!("{:?}", plain(row))).or_default().push(row);
         }
         if plan.select.iter().all(|selected| selected.value.is_aggregate()) && groups.is_empty() {
             groups.insert(String::new(), Vec::new());
         }
-        let of = |rows: &[&(Uuid, Values)]| -> Values {
+        let of = |rows: &[&Held]| -> Values {
             let each = plan.select.iter().map(|selected| match &selected.value {
                 Value::Count { .. } => Some(Scalar::Int8(rows.len() as i64)),
                 Value::Aggregate { function, field, .. } => {
                     aggregate(*function, rows.iter().filter_map(|row| self.field(row, field)).collect())
                 }
-                plain => rows.first().and_then(|row| self.value(row, plain)),
+                plain => rows.first().and_then(|row| self.value(plan, row, plain)),
             });
             each.collect()
         };
         groups.values().map(|rows| of(rows)).collect()
     }
 
-    fn value(&self, row: &(Uuid, Values), value: &Value) -> Option<Scalar> {
+    fn value(&self, plan: &ReadPlan, row: &Held, value: &Value) -> Option<Scalar> {
         match value {
             Value::Field(field) => self.field(row, field),
+            Value::Embed(embed) => {
+                let embed = &plan.embeds[*embed];
+                let names: Vec<&str> = embed.plan.select.iter().map(|selected| selected.name.as_str()).collect();
+                let objects: Vec<String> = self.embedded(embed, row).iter().map(|row| object(&names, row)).collect();
+                match embed.many {
+                    true => Some(Scalar::Jsonb(format!("[{}]", objects.join(",")))),
+                    false => objects.into_iter().next().map(Scalar::Jsonb),
+                }
+            }
+            Value::Spread { embed, item } => {
+                let embed = &plan.embeds[*embed];
+                let values: Vec<Option<Scalar>> =
+                    self.embedded(embed, row).into_iter().map(|mut row| row.swap_remove(*item)).collect();
+                match embed.many {
+                    true => {
+                        let values: Vec<String> = values.iter().map(as_json).collect();
+                        Some(Scalar::Jsonb(format!("[{}]", values.join(","))))
+                    }
+                    false => values.into_iter().next().flatten(),
+                }
+            }
             other => panic!("{other:?} is no value of a row"),
         }
     }
 
-    fn field(&self, (id, values): &(Uuid, Values), field: &Field) -> Option<Scalar> {
+    /// The rows of an embed that belong to a row, before its limits; once for each row between.
+    fn related<'r>(&'r self, embed: &Embed, row: &Held) -> Vec<&'r Held> {
+        let mut found = self.joined(embed, row);
+        found.retain(|inner| self.fits(&embed.plan, inner));
+        found
+    }
+
+    fn embedded(&self, embed: &Embed, row: &Held) -> Vec<Values> {
+        self.among(&embed.plan, self.joined(embed, row))
+    }
+
+    fn joined<'r>(&'r self, embed: &Embed, row: &Held) -> Vec<&'r Held> {
+        let there = self.of(&embed.plan.table);
+        let same = |one: &Held, a: usize, other: &Held, b: usize| {
+            let pair = self.field(one, &a.into()).zip(self.field(other, &b.into()));
+            pair.is_some_and(|(a, b)| compare(&a, &b).is_eq())
+        };
+        let all = |one: &Held, other: &Held, on: &[(usize, usize)]| on.iter().all(|(a, b)| same(one, *a, other, *b));
+        let Some(through) = &embed.through else {
+            return there.iter().filter(|inner| all(row, inner, &embed.on)).collect();
+        };
+        let between = self.of(&through.table).iter().filter(|link| all(row, link, &embed.on));
+        between.flat_map(|link| there.iter().filter(move |inner| all(link, inner, &through.on))).collect()
+    }
+
+    fn field(&self, (id, values): &Held, field: &Field) -> Option<Scalar> {
         let mut value = match field.column {
             0 => Some(Scalar::Uuid(*id)),
             column => values[column - self.first].clone(),
@@ -111,7 +192,7 @@ impl Rows {
     }
 
     /// SQL's three values: `None` is unknown.
-    pub(super) fn holds(&self, filter: &Filter, row: &(Uuid, Values)) -> Option<bool> {
+    pub(super) fn holds(&self, plan: &ReadPlan, filter: &Filter, row: &Held) -> Option<bool> {
         match filter {
             Filter::Compare { field, op, value: right } => self.field(row, field).map(|left| {
                 if let (Scalar::Jsonb(left), Scalar::Jsonb(right)) = (&left, right) {
@@ -146,16 +227,18 @@ impl Rows {
                 (Is::True, found) => found == Some(Scalar::Bool(true)),
                 (Is::False, found) => found == Some(Scalar::Bool(false)),
             }),
-            Filter::Not(inner) => self.holds(inner, row).map(|b| !b),
-            Filter::And(inner) => self.tree(inner, row, false),
-            Filter::Or(inner) => self.tree(inner, row, true),
+            Filter::After { order, place } => Some(self.placed(plan, order, row, place).is_gt()),
+            Filter::Related { embed, exists } => Some(self.related(&plan.embeds[*embed], row).is_empty() != *exists),
+            Filter::Not(inner) => self.holds(plan, inner, row).map(|b| !b),
+            Filter::And(inner) => self.tree(plan, inner, row, false),
+            Filter::Or(inner) => self.tree(plan, inner, row, true),
             other => panic!("{other:?} is not for every store"),
         }
     }
 
     /// `decides` is the value of one that decides for all.
-    fn tree(&self, filters: &[Filter], row: &(Uuid, Values), decides: bool) -> Option<bool> {
-        let all: Vec<_> = filters.iter().map(|f| self.holds(f, row)).collect();
+    fn tree(&self, plan: &ReadPlan, filters: &[Filter], row: &Held, decides: bool) -> Option<bool> {
+        let all: Vec<_> = filters.iter().map(|f| self.holds(plan, f, row)).collect();
         match () {
             () if all.contains(&Some(decides)) => Some(decides),
             () if all.contains(&None) => None,
@@ -163,12 +246,40 @@ impl Rows {
         }
     }
 
-    fn text(&self, row: &(Uuid, Values), field: &Field) -> Option<String> {
+    fn text(&self, row: &Held, field: &Field) -> Option<String> {
         self.field(row, field).map(|value| match value {
             Scalar::Text(text) => text,
             other => panic!("{other:?} is no text"),
         })
     }
+}
+
+fn object(names: &[&str], values: &Values) -> String {
+    let member = |(name, value): (&&str, &Option<Scalar>)| format!("{}:{}", quoted(name), as_json(value));
+    let members: Vec<String> = names.iter().zip(values).map(member).collect();
+    format!("{{{}}}", members.join(","))
+}
+
+/// A value within JSON.
+fn as_json(value: &Option<Scalar>) -> String {
+    match value {
+        None => "null".to_owned(),
+        Some(Scalar::Int8(v)) => v.to_string(),
+        Some(Scalar::Float8(v)) => format!("{v:?}"),
+        Some(Scalar::Bool(v)) => v.to_string(),
+        Some(Scalar::Jsonb(v)) => v.clone(),
+        Some(Scalar::Text(v)) => quoted(v),
+        Some(Scalar::Timestamptz(v)) => quoted(&v.to_string()),
+        Some(Scalar::Date(v)) => quoted(&v.to_string()),
+        Some(Scalar::Uuid(v)) => quoted(&v.to_string()),
+        Some(other) => panic!("{other:?} is of no table of ours"),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let mut out = Vec::new();
+    json::write_string(&mut out, text);
+    String::from_utf8(out).expect("JSON is UTF-8")
 }
 
 pub(super) fn compare(a: &Scalar, b: &Scalar) -> Ordering {
@@ -236,19 +347,7 @@ fn aggregate(function: Aggregate, values: Vec<Scalar>) -> Option<Scalar> {
 
 /// A store's row as values.
 pub(super) fn decoded(types: &[ColumnType], row: Row<'_>) -> Values {
-    let one = |(ty, bytes): (&ColumnType, Option<&[u8]>)| {
-        bytes.map(|bytes| match ty {
-            ColumnType::Int8 => Scalar::Int8(field::int8(bytes)),
-            ColumnType::Float8 => Scalar::Float8(field::float8(bytes)),
-            ColumnType::Text => Scalar::Text(field::text(bytes).to_owned()),
-            ColumnType::Bool => Scalar::Bool(field::boolean(bytes)),
-            ColumnType::Timestamptz => Scalar::Timestamptz(field::timestamp(bytes)),
-            ColumnType::Date => Scalar::Date(field::date(bytes)),
-            ColumnType::Uuid => Scalar::Uuid(field::uuid(bytes)),
-            ColumnType::Jsonb => Scalar::Jsonb(field::json(bytes).to_owned()),
-        })
-    };
-    types.iter().zip(row).map(one).collect()
+    types.iter().zip(row).map(|(ty, bytes)| bytes.map(|bytes| Scalar::read(*ty, bytes))).collect()
 }
 
 /// Whether two values are the same; JSON by meaning.

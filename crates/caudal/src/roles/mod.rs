@@ -2,6 +2,7 @@
 
 mod client;
 mod config;
+mod confirm;
 mod dead_letters;
 mod demo;
 mod doctor;
@@ -40,6 +41,7 @@ pub(crate) async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Tail(args) => tail::run(args).await,
         Command::Receipt(args) => receipt::run(args).await,
         Command::DeadLetters(command) => dead_letters::run(command).await,
+        Command::Confirm(command) => confirm::run(command).await,
         Command::Reconcile(args) => reconcile::run(args).await,
         #[cfg(feature = "export")]
         Command::Export(args) => export::run(args).await,

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::vouch::vouch;
 use crate::cli::{Role, ServeArgs};
-use crate::compose::{Composed, compose};
+use crate::compose::{self, Composed, compose};
 use crate::config::{self, Loaded};
 use crate::doors;
 use crate::settings::LogFormat;
@@ -23,8 +23,10 @@ use crate::settings::LogFormat;
 pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode> {
     let loaded = config::load(args.config.config.as_deref())?;
     start_logging(&loaded)?;
-    if loaded.settings.broker.url.expose().starts_with("embedded") && args.role != [Role::Api, Role::Worker] {
-        bail!("the embedded topic lives in one process: run it with --role api,worker, or `caudal up`");
+    if loaded.settings.broker.url.expose().starts_with("embedded")
+        && !(args.role.contains(&Role::Api) && args.role.contains(&Role::Worker))
+    {
+        bail!("the embedded topic lives in one process: run it with --role api,worker,confirm, or `caudal up`");
     }
     let running = start(&loaded, &args.role).await?;
     if let Some(address) = running.address {
@@ -63,15 +65,17 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     let engine = composed.engine.clone();
     vouch(&engine, loaded.settings.broker.durability.into()).await?;
     let stop = CancellationToken::new();
+    let confirming = compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &composed)?;
     let setup = match engine.prepare().await {
         Ok(applied) => {
             report_migrations(&applied);
             start_workers(&engine, roles);
+            confirming.start(&engine).await?;
             tokio::spawn(std::future::pending())
         }
         Err(error) if error.is_transient() => {
             tracing::warn!(%error, "the store does not answer yet; going on without it");
-            tokio::spawn(prepare_later(engine.clone(), roles.to_vec()))
+            tokio::spawn(prepare_later(engine.clone(), roles.to_vec(), confirming))
         }
         Err(error) => return Err(error.into()),
     };
@@ -107,7 +111,11 @@ fn start_workers(engine: &Arc<Engine>, roles: &[Role]) {
 }
 
 /// Ends with an error when the store answers and is not usable; otherwise never.
-async fn prepare_later(engine: Arc<Engine>, roles: Vec<Role>) -> Result<(), StoreError> {
+async fn prepare_later(
+    engine: Arc<Engine>,
+    roles: Vec<Role>,
+    confirming: compose::Confirmings,
+) -> Result<(), StoreError> {
     loop {
         tokio::time::sleep(Duration::from_millis(500)).await;
         match engine.prepare().await {
@@ -115,6 +123,7 @@ async fn prepare_later(engine: Arc<Engine>, roles: Vec<Role>) -> Result<(), Stor
                 report_migrations(&applied);
                 tracing::info!("the store answers");
                 start_workers(&engine, &roles);
+                confirming.start(&engine).await?;
                 return std::future::pending().await;
             }
             Err(error) if error.is_transient() => tracing::debug!(%error, "waiting for the store"),

@@ -14,14 +14,14 @@ pub(crate) async fn run(args: UpArgs) -> Result<ExitCode> {
         loaded.settings.http.listen = listen;
     }
     if args.demo {
-        demo::add_topics(&mut loaded.settings);
+        demo::add_topics(&mut loaded.settings).await?;
         // The demo's own lines say what matters.
         if loaded.settings.log.level == "info" {
             loaded.settings.log.level = "warn".to_owned();
         }
     }
     serve::start_logging(&loaded)?;
-    let running = serve::start(&loaded, &[Role::Api, Role::Worker]).await?;
+    let running = serve::start(&loaded, &[Role::Api, Role::Worker, Role::Confirm]).await?;
     let Some(address) = running.address else { return Ok(ExitCode::FAILURE) };
     let url = format!("http://{address}");
     let topics: Vec<_> = running.engine.topics.names().collect();
@@ -32,6 +32,7 @@ pub(crate) async fn run(args: UpArgs) -> Result<ExitCode> {
     println!("  topics  {}", topics.join(", "));
     if args.demo {
         demo::load(&url, args.key.clone()).await?;
+        demo::watch_confirmations(&url, args.key.clone()).await?;
         demo::print_what_to_open(&url, args.key).await?;
     } else {
         println!("\nOpen {url} or try\n  curl {url}/v1/topics");

@@ -93,6 +93,7 @@ impl World {
                 key: Vec::new(),
                 row_number: false,
                 retention: None,
+                lanes: None,
             };
             Topic::new(config, metrics.topic(name)).unwrap()
         });

@@ -32,6 +32,8 @@ pub(crate) struct Query {
     pub(crate) orders: Vec<At<Vec<Term>>>,
     pub(crate) limits: Vec<At<i64>>,
     pub(crate) offsets: Vec<At<i64>>,
+    /// Where a page begins, as an answer's `Link` said.
+    pub(crate) cursor: Option<String>,
     /// Of an insert: the columns that the body's records have.
     pub(crate) columns: Option<Vec<String>>,
     /// Of an insert: the columns whose conflict is resolved.
@@ -90,6 +92,7 @@ impl Query {
 
     fn parameter(&mut self, name: &str, value: &str) -> Result<(), SyntaxError> {
         match name {
+            _ if is_cursor(name, value) => self.cursor = Some(value.to_owned()),
             "select" => self.select = select::items(value)?,
             "columns" => self.columns = Some(names("columns", value)?),
             "on_conflict" => self.on_conflict = Some(names("on_conflict", value)?),
@@ -124,6 +127,11 @@ impl Query {
         }
         Ok(())
     }
+}
+
+/// A filter has a dot after its operator, so a column of this name can be filtered by all the same.
+pub(crate) fn is_cursor(name: &str, value: &str) -> bool {
+    name == "cursor" && !value.contains('.')
 }
 
 pub(crate) fn number(name: &str, value: &str) -> Result<i64, SyntaxError> {

@@ -175,6 +175,7 @@ fn printed(query: &Query) -> String {
     for (word, all) in [("limit", &query.limits), ("offset", &query.offsets)] {
         parts.extend(all.iter().map(|At { path, what }| (under(path, word), what.to_string())));
     }
+    parts.extend(query.cursor.iter().map(|cursor| ("cursor".to_owned(), cursor.clone())));
     let list = |names: &[String]| names.iter().map(|n| name(n)).collect::<Vec<_>>().join(",");
     for (word, names) in [("columns", &query.columns), ("on_conflict", &query.on_conflict)] {
         parts.extend(names.iter().map(|names| (word.to_owned(), list(names))));
@@ -297,10 +298,11 @@ prop_compose! {
         orders in vec(any_at(vec(any_term(), 1..3)), 0..2),
         limits in vec(any_at(any::<i64>()), 0..2),
         offsets in vec(any_at(any::<i64>()), 0..2),
+        cursor in of("[A-Za-z0-9_-]{0,20}"),
         columns in of(vec(any_name(), 1..3)),
         on_conflict in of(vec(any_name(), 1..3)),
     ) -> Query {
-        Query { select, conditions, orders, limits, offsets, columns, on_conflict }
+        Query { select, conditions, orders, limits, offsets, cursor, columns, on_conflict }
     }
 }
 

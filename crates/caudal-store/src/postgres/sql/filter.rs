@@ -67,6 +67,7 @@ impl Sql {
                 });
                 self.value_of(scope, field, value);
             }
+            Filter::After { order, place } => self.after(scope, order, place),
             Filter::Related { embed, exists } => {
                 self.text.push_str(if *exists { "" } else { "not " });
                 self.related(scope, *embed);
@@ -91,10 +92,13 @@ impl Sql {
         self.value_of(scope, field, value);
     }
 
-    fn value_of(&mut self, scope: Scope<'_>, field: &Field, value: &Scalar) {
-        let literal = matches!(value, Scalar::Literal(_));
-        let ty = if literal { Type::UNKNOWN } else { type_of(field.ty(&scope.plan.table)) };
-        self.bind(encoded(value), ty);
+    pub(super) fn value_of(&mut self, scope: Scope<'_>, field: &Field, value: &Scalar) {
+        self.value_as(field.ty(&scope.plan.table), value);
+    }
+
+    pub(super) fn value_as(&mut self, ty: ColumnType, value: &Scalar) {
+        let literal = matches!(value, Scalar::Literal(_) | Scalar::Exact(_));
+        self.bind(encoded(value), if literal { Type::UNKNOWN } else { type_of(ty) });
     }
 
     fn one_of(&mut self, scope: Scope<'_>, field: &Field, values: &[Scalar]) {
@@ -162,7 +166,7 @@ fn encoded(value: &Scalar) -> Raw {
     Raw(match value {
         Scalar::Int8(v) => v.to_be_bytes().to_vec(),
         Scalar::Float8(v) => v.to_be_bytes().to_vec(),
-        Scalar::Text(v) | Scalar::Literal(v) => v.as_bytes().to_vec(),
+        Scalar::Text(v) | Scalar::Literal(v) | Scalar::Exact(v) => v.as_bytes().to_vec(),
         Scalar::Bool(v) => vec![u8::from(*v)],
         Scalar::Timestamptz(v) => v.0.to_be_bytes().to_vec(),
         Scalar::Date(v) => v.0.to_be_bytes().to_vec(),

@@ -1,11 +1,14 @@
 //! SQL from a read plan. Identifiers come only from the plan's tables and are quoted; values are always parameters.
 
+mod after;
+#[cfg(test)]
+mod deep_pages;
 mod embed;
 mod filter;
 
 use std::fmt::Write;
 
-use caudal_core::plan::{Aggregate, Field, OrderBy, ReadPlan, Step, Value};
+use caudal_core::plan::{Aggregate, Field, ReadPlan, Step, Value};
 use caudal_core::schema::{Column, ColumnType, Table};
 use tokio_postgres::types::Type;
 
@@ -126,6 +129,7 @@ impl Sql {
             Value::Spread { embed, item } => {
                 let _ = write!(self.text, "j{}.c{item}", embeds[*embed].number());
             }
+            Value::Ordered { embed, field } => self.ordered_value(scope, *embed, field),
         }
     }
 
@@ -213,22 +217,31 @@ impl Sql {
 
     /// An order that the caller asked for is made total by the primary key, so that pages neither repeat nor skip rows.
     fn order(&mut self, scope: Scope<'_>) {
-        let plan = scope.plan;
-        if plan.order.is_empty() {
-            return;
-        }
-        let named = |key: &usize| plan.order.iter().any(|o| o.embed.is_none() && o.field == Field::from(*key));
-        let ties = plan.table.key.iter().filter(|key| !plan.is_grouped() && !named(key));
-        let ties: Vec<OrderBy> = ties.map(|column| OrderBy::column(*column)).collect();
-        for (i, term) in plan.order.iter().chain(&ties).enumerate() {
+        for (i, term) in scope.plan.total_order().iter().enumerate() {
             self.text.push_str(if i == 0 { " order by " } else { ", " });
-            match term.embed {
-                Some(embed) => self.related_value(scope, embed, &term.field),
-                None => self.bytewise(scope, &term.field),
-            }
+            self.ordered(scope, term.embed, &term.field);
             self.text.push_str(if term.descending { " desc" } else { "" });
             self.text.push_str(if term.nulls_first { " nulls first" } else { " nulls last" });
         }
+    }
+
+    /// What a term of an order compares.
+    fn ordered(&mut self, scope: Scope<'_>, embed: Option<usize>, field: &Field) {
+        match embed {
+            Some(embed) => self.related_value(scope, embed, field),
+            None => self.bytewise(scope, field),
+        }
+    }
+
+    /// The same, to travel. The text of a value reads back as that value.
+    fn ordered_value(&mut self, scope: Scope<'_>, embed: Option<usize>, field: &Field) {
+        let table = embed.map_or(&scope.plan.table, |embed| &scope.plan.embeds[embed].plan.table);
+        let declared = field.is_column() && table.columns[field.column].declared.is_some();
+        self.ordered(scope, embed, field);
+        self.text.push_str(if declared { "::text" } else { "" });
+        // Without a type of its own in a row, a cast to less than 8 bytes would not travel.
+        let narrow = field.cast.as_ref().filter(|cast| cast.name != cast.ty.name());
+        self.cast(narrow.map(|cast| (cast.ty.name(), cast.ty)));
     }
 
     /// A column with its path and cast.

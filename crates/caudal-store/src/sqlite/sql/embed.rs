@@ -129,13 +129,15 @@ impl Sql {
     fn json(&mut self, scope: Scope<'_>, value: &Value, column: &Column) -> Result<(), StoreError> {
         let (before, after) = match (column.ty, &column.declared) {
             (_, Some(_)) => (JSON_ANY, "))"),
+            // SQLite writes doubles with digits that say nothing.
+            (ColumnType::Float8, None) => (JSON_ANY, "))"),
             (ColumnType::Jsonb, None) => ("", ")"),
             (ColumnType::Bool, None) => ("case ", " when 0 then 'false' when 1 then 'true' end)"),
             _ => return self.value(scope, value),
         };
         self.text.push_str("json(");
         self.text.push_str(before);
-        self.text.push_str(if column.declared.is_some() { "(" } else { "" });
+        self.text.push_str(if before == JSON_ANY { "(" } else { "" });
         self.value(scope, value)?;
         self.text.push_str(after);
         Ok(())
@@ -144,5 +146,5 @@ impl Sql {
 
 /// Whether [`Sql::json`] makes JSON of these values rather than leave that to SQLite.
 fn is_made(column: &Column) -> bool {
-    column.declared.is_some() || matches!(column.ty, ColumnType::Jsonb | ColumnType::Bool)
+    column.declared.is_some() || matches!(column.ty, ColumnType::Jsonb | ColumnType::Bool | ColumnType::Float8)
 }

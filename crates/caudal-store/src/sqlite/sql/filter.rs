@@ -60,6 +60,7 @@ impl Sql {
             Filter::Spatial { field, .. } => {
                 return Err(only_on_postgresql(scope, field, "containment, overlap and ranges"));
             }
+            Filter::After { order, place } => self.after(scope, order, place)?,
             Filter::Related { embed, exists } => {
                 self.text.push_str(if *exists { "" } else { "not " });
                 self.related(scope, *embed)?;

@@ -1,16 +1,17 @@
 //! SQL from a read plan. Identifiers come only from the plan's tables and are quoted; values are always parameters.
 
+mod after;
 mod embed;
 mod filter;
 
 use std::fmt::Write;
 
 use caudal_core::error::StoreError;
-use caudal_core::plan::{Aggregate, Cast, Field, OrderBy, ReadPlan, Step, Value};
+use caudal_core::plan::{Aggregate, Cast, Field, ReadPlan, Step, Value};
 use caudal_core::schema::{ColumnType, Table};
 use rusqlite::types::Value as Bound;
 
-use super::functions::{CAST, JSON_GET, JSON_TEXT};
+use super::functions::{CAST, EXACT, JSON_GET, JSON_TEXT};
 
 pub(super) fn quoted(identifier: &str) -> String {
     format!("\"{}\"", identifier.replace('"', "\"\""))
@@ -99,6 +100,7 @@ impl Sql {
             }
             Value::Embed(embed) => self.embedded(scope, *embed),
             Value::Spread { embed, item } => self.spread(scope, *embed, *item),
+            Value::Ordered { embed, field } => self.ordered_value(scope, *embed, field),
         }
         .and_then(|()| self.is_bounded())
     }
@@ -147,26 +149,33 @@ impl Sql {
 
     /// An order that the caller asked for is made total by the primary key, so that pages neither repeat nor skip rows.
     fn order(&mut self, scope: Scope<'_>) -> Result<(), StoreError> {
-        let plan = scope.plan;
-        if plan.order.is_empty() {
-            return Ok(());
-        }
-        let named = |key: &usize| plan.order.iter().any(|o| o.embed.is_none() && o.field == Field::from(*key));
-        let ties = plan.table.key.iter().filter(|key| !plan.is_grouped() && !named(key));
-        let ties: Vec<OrderBy> = ties.map(|column| OrderBy::column(*column)).collect();
-        for (i, term) in plan.order.iter().chain(&ties).enumerate() {
+        for (i, term) in scope.plan.total_order().iter().enumerate() {
             self.text.push_str(if i == 0 { " order by " } else { ", " });
-            let table = term.embed.map_or(&plan.table, |embed| &plan.embeds[embed].plan.table);
-            if is_json(table, &term.field) {
-                return Err(json_has_no_order(table, &term.field));
-            }
-            match term.embed {
-                Some(embed) => self.related_value(scope, embed, &term.field)?,
-                None => self.field(scope, &term.field)?,
-            }
+            self.ordered(scope, term.embed, &term.field)?;
             self.text.push_str(if term.descending { " desc" } else { "" });
             self.text.push_str(if term.nulls_first { " nulls first" } else { " nulls last" });
         }
+        Ok(())
+    }
+
+    /// What a term of an order compares.
+    fn ordered(&mut self, scope: Scope<'_>, embed: Option<usize>, field: &Field) -> Result<(), StoreError> {
+        let table = embed.map_or(&scope.plan.table, |embed| &scope.plan.embeds[embed].plan.table);
+        if is_json(table, field) {
+            return Err(json_has_no_order(table, field));
+        }
+        match embed {
+            Some(embed) => self.related_value(scope, embed, field),
+            None => self.field(scope, field),
+        }
+    }
+
+    fn ordered_value(&mut self, scope: Scope<'_>, embed: Option<usize>, field: &Field) -> Result<(), StoreError> {
+        let table = embed.map_or(&scope.plan.table, |embed| &scope.plan.embeds[embed].plan.table);
+        let declared = field.is_column() && table.columns[field.column].declared.is_some();
+        let _ = write!(self.text, "{}(", if declared { EXACT } else { "" });
+        self.ordered(scope, embed, field)?;
+        self.text.push(')');
         Ok(())
     }
 

@@ -1,10 +1,13 @@
-//! The one file that names adapters: from settings to a running engine.
+//! The one place that names adapters: from settings to a running engine.
+
+mod confirm;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use caudal_core::ports::{Broker, Store};
+use caudal_engine::confirm::ConfirmMetrics;
 use caudal_engine::metrics::Metrics;
 use caudal_engine::topic::{Topic, Topics};
 use caudal_engine::{Engine, EngineConfig};
@@ -13,12 +16,15 @@ use prometheus_client::registry::Registry;
 #[cfg(feature = "lambda")]
 pub(crate) use caudal_broker::sqs as queued;
 
+pub(crate) use confirm::Confirmings;
+
 use crate::config::Loaded;
 
 /// The engine and what must be known of its parts to run and end it.
 pub(crate) struct Composed {
     pub(crate) engine: Arc<Engine>,
     pub(crate) registry: Registry,
+    pub(crate) confirm_metrics: ConfirmMetrics,
     #[cfg_attr(not(feature = "embedded"), allow(dead_code))]
     broker: Brokered,
 }
@@ -33,15 +39,25 @@ pub(crate) enum Brokered {
 
 /// Opens the adapters that the settings name. The store need not answer yet.
 pub(crate) async fn compose(loaded: &Loaded) -> Result<Composed> {
+    let broker = broker(loaded).await?;
+    compose_over(loaded, broker)
+}
+
+/// The same without the broker, which another process may have open: for commands that work on the store.
+pub(crate) fn compose_store(loaded: &Loaded) -> Result<Composed> {
+    compose_over(loaded, Brokered::None)
+}
+
+fn compose_over(loaded: &Loaded, broker: Brokered) -> Result<Composed> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
+    let confirm_metrics = ConfirmMetrics::register(&mut registry);
     let topics = loaded.topics()?.into_iter().map(|config| {
         let name = config.name.clone();
         Topic::new(config, metrics.topic(name.as_str())).with_context(|| format!("topic {name}: its schema"))
     });
     let topics = Topics::new(topics.collect::<Result<Vec<_>>>()?);
     let store = store(loaded)?;
-    let broker = broker(loaded).await?;
     let config = EngineConfig {
         store_patience: Duration::from_millis(loaded.settings.store.patience_ms),
         subscription: loaded.settings.broker.subscription.clone(),
@@ -50,7 +66,7 @@ pub(crate) async fn compose(loaded: &Loaded) -> Result<Composed> {
         relations_poll: Duration::from_millis(loaded.settings.read.poll_ms.max(100)),
     };
     let engine = Engine::new(topics, store, broker.port(), config);
-    Ok(Composed { engine, registry, broker })
+    Ok(Composed { engine, registry, confirm_metrics, broker })
 }
 
 /// The store that `store.url` names, without asking whether it answers.

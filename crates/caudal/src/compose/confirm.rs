@@ -1,0 +1,165 @@
+//! From `[topics.<name>.confirm]` and `[adopt.<name>]` to what the confirmation engine runs with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use caudal_core::confirm::ports::{Adopt, Confirmer, LaneSpec, Records};
+use caudal_core::error::StoreError;
+use caudal_core::schema::ColumnType;
+use caudal_core::topic::TopicName;
+use caudal_engine::Engine;
+use caudal_engine::confirm::{ConfirmConfig, ConfirmMetrics, TargetConfig};
+
+use super::{Composed, instance};
+use crate::config::Loaded;
+use crate::confirming::{self, Confirm, time};
+
+/// Everything of the confirm role that can be checked before the store answers; and its start, once it does.
+pub(crate) struct Confirmings {
+    targets: Vec<TargetConfig>,
+    adopted: Vec<(TargetConfig, confirming::Adopt)>,
+    worker: ConfirmConfig,
+    metrics: ConfirmMetrics,
+    /// Whether this process confirms, or only tells those who do.
+    confirms: bool,
+}
+
+impl Confirmings {
+    /// # Errors
+    /// What is wrong with which section.
+    pub(crate) fn of(loaded: &Loaded, confirms: bool, composed: &Composed) -> Result<Self> {
+        let mut targets = Vec::new();
+        for (name, topic) in &loaded.settings.topics {
+            let Some(confirm) = &topic.confirm else { continue };
+            let at = || format!("topics.{name}.confirm");
+            let topic = composed.engine.topics.get(name).with_context(at)?;
+            targets.push(target(confirm, topic.name.clone(), topic.lane_specs()).with_context(at)?);
+        }
+        let mut adopted = Vec::new();
+        for (name, adopt) in &loaded.settings.adopt {
+            let at = || format!("adopt.{name}");
+            if composed.engine.topics.get(name).is_some() {
+                bail!("adopt.{name}: there is a topic of that name; give the adopted table another");
+            }
+            let topic = TopicName::parse(name).with_context(at)?;
+            if !adopt.confirm.lanes.is_empty() {
+                bail!("adopt.{name}: an adopted table has one lane; take out lanes");
+            }
+            adopted.push((target(&adopt.confirm, topic, Vec::new()).with_context(at)?, adopt.clone()));
+        }
+        let worker = worker(loaded);
+        Ok(Self { targets, adopted, worker, metrics: composed.confirm_metrics.clone(), confirms })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.targets.is_empty() && self.adopted.is_empty()
+    }
+
+    /// Starts what this process does of it. The store must be prepared.
+    pub(crate) async fn start(mut self, engine: &Arc<Engine>) -> Result<(), StoreError> {
+        if self.worker.wake {
+            engine.start_telling();
+        }
+        if !self.confirms || self.is_empty() {
+            return Ok(());
+        }
+        for (mut target, adopt) in std::mem::take(&mut self.adopted) {
+            let adopt = adopted(engine, &target.topic, &adopt).await?;
+            let records = Records::Adopted(Arc::new(adopt));
+            target.lanes = vec![LaneSpec { topic: target.topic.clone(), name: "default".to_owned(), records }];
+            self.targets.push(target);
+        }
+        engine.start_confirming(self.targets, self.worker, &self.metrics).await
+    }
+}
+
+fn worker(loaded: &Loaded) -> ConfirmConfig {
+    let settings = &loaded.settings.confirm;
+    // A container that was started again has its old name and process id.
+    let birth = caudal_engine::clock::fresh_id(caudal_engine::clock::now()).simple().to_string();
+    ConfirmConfig {
+        worker: format!("{}:{birth}", instance()).into(),
+        idle_beat: Duration::from_millis(settings.idle_beat_ms.max(50)),
+        wake: settings.wake,
+        patience: Duration::from_millis(loaded.settings.store.patience_ms),
+    }
+}
+
+fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>) -> Result<TargetConfig> {
+    if confirm.operation.is_empty() {
+        bail!("operation is empty");
+    }
+    Ok(TargetConfig {
+        topic,
+        operation: confirm.operation.clone(),
+        lanes,
+        policy: confirm.policy()?,
+        rules: confirm.rules()?,
+        limits: confirm.limits()?,
+        confirmer: confirmer(confirm)?,
+    })
+}
+
+/// The one thing that is called.
+fn confirmer(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
+    let named = [confirm.url.is_some(), !confirm.command.is_empty(), confirm.lambda.is_some()];
+    match named {
+        [true, false, false] => http(confirm),
+        [false, true, false] => command(confirm),
+        [false, false, true] => lambda(confirm),
+        [false, false, false] => bail!("nothing is called: set url, command or lambda"),
+        _ => bail!("set one of url, command and lambda, not several"),
+    }
+}
+
+fn http(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
+    bail!("todo {:?}", time("timeout", &confirm.timeout)?)
+}
+
+fn command(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
+    bail!("todo {:?}", confirm.timeout)
+}
+
+fn lambda(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
+    bail!("todo {:?}", confirm.timeout)
+}
+
+/// Finds the table that a section adopts, and checks that it can be.
+async fn adopted(engine: &Engine, name: &TopicName, adopt: &confirming::Adopt) -> Result<Adopt, StoreError> {
+    let wrong = |what: String| StoreError::Setup(format!("adopt.{name}: {what}"));
+    let (schema, table) = match adopt.table.split_once('.') {
+        Some((schema, table)) => (Some(schema), table),
+        None => (None, adopt.table.as_str()),
+    };
+    let schemas: Vec<String> = schema.map(str::to_owned).into_iter().collect();
+    let schemas = match schemas.is_empty() {
+        true => vec![engine.store.relations(&[]).await?.home().to_owned()],
+        false => schemas,
+    };
+    let relations = engine.store.relations(&schemas).await?;
+    let found = relations.table(Some(&schemas[0]), table);
+    let table =
+        found.ok_or_else(|| wrong(format!("there is no table {} that the store's user may read", adopt.table)))?;
+    let column = |column: &str| {
+        let at = table.column(column);
+        at.map(|at| &table.columns[at]).ok_or_else(|| wrong(format!("{} has no column {column:?}", adopt.table)))
+    };
+    let key = column(&adopt.key)?;
+    if key.nullable {
+        return Err(wrong(format!("column {:?} may be null, so it names no row; use the primary key", adopt.key)));
+    }
+    let state = column(&adopt.state)?;
+    if state.ty != ColumnType::Text {
+        return Err(wrong(format!("column {:?} is {}, and must be text", adopt.state, state.type_name())));
+    }
+    let becomes = |text: &String| (!text.is_empty()).then(|| text.clone());
+    Ok(Adopt {
+        table: table.clone(),
+        key: adopt.key.clone(),
+        state: adopt.state.clone(),
+        pending: adopt.pending.clone(),
+        confirmed: becomes(&adopt.confirmed),
+        rejected: becomes(&adopt.rejected),
+    })
+}

@@ -1,0 +1,215 @@
+//! A server that takes transactions in, workers that confirm them, the endpoint, and the oracle.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use caudal_core::confirm::Keys;
+use caudal_core::topic::TopicName;
+use caudal_testkit::api::Api;
+use caudal_testkit::endpoint::{Behaviour, Endpoint};
+use caudal_testkit::server::Server;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+pub const TOPIC: &str = "payments";
+/// How long work that must end is waited for.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where one case keeps its data.
+pub struct Store {
+    pub url: String,
+    _home: Option<TempDir>,
+}
+
+impl Store {
+    pub async fn postgres() -> Self {
+        Self { url: caudal_testkit::postgres::database().await.unwrap(), _home: None }
+    }
+
+    pub fn of(url: String) -> Self {
+        Self { url, _home: None }
+    }
+
+    /// In a file of its own, so that several processes can share it.
+    pub fn sqlite() -> Self {
+        let home = tempfile::Builder::new().prefix("caudal-confirm").tempdir().unwrap();
+        Self { url: format!("sqlite:{}", home.path().join("shared.db").display()), _home: Some(home) }
+    }
+}
+
+pub struct Fleet {
+    pub endpoint: Endpoint,
+    /// Takes transactions in and answers questions; confirms nothing.
+    pub server: Server,
+    pub workers: Vec<Server>,
+    settings: String,
+    environment: Vec<(String, String)>,
+    store: Store,
+}
+
+impl Fleet {
+    /// `settings`: lines for the topic's `confirm` section, the endpoint's URLs left out. No worker runs yet.
+    pub async fn start(store: Store, behaviour: Behaviour, settings: &str) -> Self {
+        let endpoint = Endpoint::start(behaviour).await.unwrap();
+        let defaults = "rejected = [\"422\"]\nlease = \"1s\"\nbackoff = \"20ms\"\nbackoff_max = \"200ms\"\ntimeout = \"500ms\"\n\
+                        breaker_pause = \"50ms\"\nbreaker_pause_max = \"200ms\"\n";
+        let given: Vec<&str> = settings.lines().filter_map(|line| line.split('=').next()).map(str::trim).collect();
+        let kept = defaults.lines().filter(|line| !given.contains(&line.split('=').next().unwrap().trim()));
+        let kept: Vec<&str> = kept.collect();
+        let settings = format!(
+            "[topics.\"{TOPIC}\".confirm]\nurl = \"{}\"\n{settings}\n{}",
+            endpoint.url("/payments"),
+            kept.join("\n")
+        )
+        .replace("${endpoint}", &endpoint.url(""));
+        let server = Server::new(env!("CARGO_BIN_EXE_caudal")).unwrap().store(&store.url).broker("none:");
+        let mut server = server.topic(TOPIC, None, &settings).roles("api,worker").env("CAUDAL_LOG__LEVEL", "warn");
+        server.start().await.unwrap();
+        Self { endpoint, server, workers: Vec::new(), settings, environment: Vec::new(), store }
+    }
+
+    /// Sets an environment variable of the workers that are started from now on.
+    pub fn worker_env(&mut self, name: &str, value: impl Into<String>) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.into()));
+    }
+
+    pub fn clear_worker_env(&mut self) {
+        self.environment.clear();
+    }
+
+    /// Starts another worker.
+    pub fn worker(&mut self) -> &mut Server {
+        let mut worker = Server::new(env!("CARGO_BIN_EXE_caudal")).unwrap().store(&self.store.url).broker("none:");
+        worker = worker.topic(TOPIC, None, &self.settings).roles("confirm").env("CAUDAL_CONFIRM__IDLE_BEAT_MS", "200");
+        worker.set_env("CAUDAL_LOG__LEVEL", "warn");
+        for (name, value) in &self.environment {
+            worker.set_env(name, value);
+        }
+        worker.spawn().unwrap();
+        self.workers.push(worker);
+        self.workers.last_mut().unwrap()
+    }
+
+    pub fn api(&self) -> Api {
+        self.server.api()
+    }
+
+    /// Stores this many transactions; returns their ids, of many only some.
+    pub async fn enqueue(&self, count: usize) -> Vec<Uuid> {
+        let mut ids = Vec::with_capacity(count);
+        for from in (0..count).step_by(5_000) {
+            let lines: String =
+                (from..count.min(from + 5_000)).map(|n| json!({ "payment": n }).to_string() + "\n").collect();
+            let headers = [("content-type", "application/x-ndjson"), ("prefer", "wait=30")];
+            let answer = self.api().post(&format!("/v1/topics/{TOPIC}/messages"), &headers, lines).await.unwrap();
+            assert!((200..300).contains(&answer.status), "{}", answer.text());
+            let body = answer.json();
+            let records = body["records"].as_array().unwrap();
+            ids.extend(
+                records.iter().map(|verdict| verdict["transaction_id"].as_str().unwrap().parse::<Uuid>().unwrap()),
+            );
+        }
+        ids
+    }
+
+    /// The lane's numbers.
+    pub async fn lane(&self) -> Value {
+        let answer = self.api().get("/v1/confirmations/lanes").await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        answer.json()["lanes"][0].clone()
+    }
+
+    /// How many transactions are in these states.
+    pub async fn count(&self, states: &[&str]) -> u64 {
+        let lane = self.lane().await;
+        states.iter().map(|state| lane[*state].as_u64().unwrap()).sum()
+    }
+
+    /// Waits until so many transactions are in these states.
+    pub async fn reach(&self, states: &[&str], count: u64) {
+        let begun = Instant::now();
+        while self.count(states).await < count {
+            assert!(begun.elapsed() < PATIENCE, "not {count} in {states:?}: {:#}", self.lane().await);
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until no worker has anything to do.
+    pub async fn settled(&self) {
+        self.settled_within(PATIENCE).await;
+    }
+
+    async fn settled_within(&self, patience: Duration) {
+        let begun = Instant::now();
+        loop {
+            if self.count(&["pending", "leased", "calling", "retry", "doubt"]).await == 0 {
+                return;
+            }
+            assert!(begun.elapsed() < patience, "not settled: {:#}", self.lane().await);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What the store says of each transaction.
+    pub async fn states(&self) -> BTreeMap<Uuid, Value> {
+        let answer =
+            self.api().get("/v1/confirmations?select=_id,state,attempts,crashes,maybe_done,code,detail").await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let rows = answer.json();
+        let rows = rows.as_array().unwrap();
+        let states: BTreeMap<Uuid, Value> =
+            rows.iter().map(|row| (row["_id"].as_str().unwrap().parse().unwrap(), row.clone())).collect();
+        assert_eq!(states.len(), rows.len(), "a transaction stands in two places");
+        states
+    }
+
+    /// What is wrong, if anything: the audit of the store, and the store against the endpoint's own books.
+    pub async fn judge(&self) -> Result<(), String> {
+        let audit = self.server.run(&["confirm", "verify", "--json"]).unwrap();
+        if !audit.status.success() {
+            return Err(format!(
+                "verify: {}{}",
+                String::from_utf8_lossy(&audit.stdout),
+                String::from_utf8_lossy(&audit.stderr)
+            ));
+        }
+        let keys = Keys::of(&TopicName::parse(TOPIC).unwrap(), "confirm");
+        for (id, row) in self.states().await {
+            let did = self.endpoint.effects(keys.key(id));
+            let (effects, declined) = did.map_or((0, false), |did| (did.effects, did.declined));
+            let state = row["state"].as_str().unwrap();
+            let agrees = match state {
+                "confirmed" => effects == 1,
+                "rejected" => effects == 0 && declined,
+                "held" | "dead" if row["maybe_done"] == false => effects == 0,
+                "void" | "pending" => effects == 0,
+                _ => effects <= 1,
+            };
+            if !agrees {
+                return Err(format!("{id} is {row}, and the endpoint did {did:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for quiet, then asks the oracle.
+    pub async fn assert_clean(&self) {
+        self.assert_clean_within(PATIENCE).await;
+    }
+
+    pub async fn assert_clean_within(&self, patience: Duration) {
+        self.settled_within(patience).await;
+        if let Err(wrong) = self.judge().await {
+            panic!("{wrong}");
+        }
+    }
+
+    pub fn kill_workers(&mut self) {
+        for worker in &mut self.workers {
+            let _ = worker.kill();
+        }
+        self.workers.clear();
+    }
+}

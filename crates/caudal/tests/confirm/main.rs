@@ -1,0 +1,32 @@
+//! The confirmation engine as real processes against a hostile endpoint: the failure matrix, on both stores.
+//!
+//! After each case the same oracle: every transaction has one outcome or is open in one place; what the store says of a
+//! transaction is what the endpoint did; nothing was done twice.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on has failed
+
+mod crashes;
+mod endpoint;
+mod fleet;
+mod operating;
+mod planted;
+mod soak;
+
+/// Each case on each store, as a test of its own.
+macro_rules! on_both_stores {
+    ($($case:ident),+ $(,)?) => {
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::fleet::Store::postgres().await).await;
+            })+
+        }
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$case($crate::fleet::Store::sqlite()).await;
+            })+
+        }
+    };
+}
+pub(crate) use on_both_stores;
