@@ -9,7 +9,7 @@ use super::super::postgres::Postgres;
 use super::super::results::Outcome;
 use super::super::servers;
 use super::caudal::Payments;
-use super::{Side, drain, in_turns, peers};
+use super::{Side, drain, in_turns, limit, peers};
 
 const DRAINED_WITHIN: Duration = Duration::from_secs(240);
 
@@ -19,8 +19,8 @@ pub(super) fn run(bench: &Bench, postgres: &Postgres) -> Result<Vec<Outcome>> {
     let url = format!("{}/confirm", endpoint.url());
     let mut sides = vec![
         Side::new("caudal", || caudal(bench, postgres, endpoint.port)),
-        Side::new("claim-settle 100", || peers::sql_only(bench, postgres, 100)),
-        Side::new("claim-settle 1000", || peers::sql_only(bench, postgres, 1_000)),
+        Side::new("claim-settle 100", || limit::claim_and_settle(bench, postgres, 100)),
+        Side::new("claim-settle 1000", || limit::claim_and_settle(bench, postgres, 1_000)),
     ];
     sides.extend(peers::sides(bench, postgres, Some(&url)));
     let measured = in_turns(bench, "postgres/engine", &sides)?;

@@ -11,12 +11,11 @@ use super::super::Bench;
 use super::super::postgres::Postgres;
 use super::super::process::Service;
 use super::super::results::Outcome;
-use super::caudal::Payments;
 use super::{Side, drain, in_turns, limit};
 use crate::output_of;
 
 /// A peer is measured this long at most.
-const WINDOW: Duration = Duration::from_secs(6);
+const WINDOW: Duration = Duration::from_secs(5);
 
 pub(super) struct Peer {
     /// As it is shown.
@@ -46,8 +45,8 @@ pub(super) const PEERS: [Peer; 10] = [
     peer("procrastinate", "procrastinate", "best", 3_000, PROCRASTINATE),
     peer("pgqueuer default", "pgqueuer", "default", 15_000, PGQUEUER),
     peer("pgqueuer", "pgqueuer", "best", 80_000, PGQUEUER),
-    peer("awa default", "awa", "default", 15_000, AWA),
-    peer("awa", "awa", "best", 20_000, AWA),
+    peer("awa default", "awa", "default", 12_000, AWA),
+    peer("awa", "awa", "best", 16_000, AWA),
 ];
 
 const fn peer(
@@ -114,8 +113,8 @@ pub(super) fn compared(outcome: Outcome, measured: &[f64], before: usize) -> Out
 pub(super) fn claim_settle(bench: &Bench, postgres: &Postgres) -> Result<Vec<Outcome>> {
     install(bench)?;
     let mut sides = vec![
-        Side::new("claim-settle 100", || sql_only(bench, postgres, 100)),
-        Side::new("claim-settle 1000", || sql_only(bench, postgres, 1_000)),
+        Side::new("claim-settle 100", || limit::claim_and_settle(bench, postgres, 100)),
+        Side::new("claim-settle 1000", || limit::claim_and_settle(bench, postgres, 1_000)),
     ];
     sides.extend(self::sides(bench, postgres, None));
     let measured = in_turns(bench, "postgres/claim-settle", &sides)?;
@@ -125,14 +124,4 @@ pub(super) fn claim_settle(bench: &Bench, postgres: &Postgres) -> Result<Vec<Out
         compared(outcome("postgres/claim-settle-100", 0), &measured, 2),
         compared(outcome("postgres/claim-settle-1000", 1), &measured, 2),
     ])
-}
-
-/// The limit, over transactions that Caudal put in.
-pub(super) fn sql_only(bench: &Bench, postgres: &Postgres, batch: u64) -> Result<f64> {
-    let turns = if bench.quick { 50_000 } else { 200_000 } / limit::items(batch, 1);
-    let database = postgres.database("caudal")?;
-    // Nobody calls it.
-    let payments = Payments::new(bench, &database, 9, "")?;
-    payments.fill(0, limit::items(batch, turns))?;
-    limit::claim_and_settle(bench, &payments, batch, turns)
 }
