@@ -1,8 +1,10 @@
-//! Who confirms a transaction, behind the port [`caudal_core::confirm::ports::Confirmer`]: an HTTP endpoint.
+//! Who confirms a transaction, behind the port [`caudal_core::confirm::ports::Confirmer`]: an HTTP endpoint, a program,
+//! an AWS Lambda function (feature `lambda`).
 //!
 //! A confirmer makes one call and says what came of it. Whether and when there is another one is the engine's business: nothing
 //! here repeats a request that may have left.
 
+pub mod command;
 mod fill;
 pub mod http;
 

@@ -2,8 +2,10 @@
 //!
 //! Each store has its own SQL, its own `error.rs` and its own migrations. What both must decide the same way stands here:
 //! [`compare`] tells a duplicate from a conflict, [`settle`] turns the outcomes of rows into dead letters and a tally,
-//! [`migration`] says which migrations are still to run, [`expiring`] which ids can be among those that retention removed.
+//! [`adopting`] says which transaction stands for an adopted row, [`migration`] says which migrations are still to run, [`expiring`] which ids can be among those that retention removed.
 
+#[cfg(any(feature = "postgres", feature = "sqlite"))]
+mod adopting;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 mod compare;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]

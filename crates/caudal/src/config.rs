@@ -191,6 +191,11 @@ impl Loaded {
         })
     }
 
+    /// The directory that paths in the file are relative to.
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// A path of the embedded parts: under `data_dir` unless absolute.
     #[cfg(any(feature = "embedded", feature = "sqlite"))]
     pub(crate) fn data_path(&self, path: &str) -> PathBuf {

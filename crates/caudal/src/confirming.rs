@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::config::span;
 use crate::secret::{Secret, SecretUrl};
 
-/// The endpoint of a topic's transactions. Exactly one of `url`, `command`, `function` and `lambda` says what is called.
+/// The endpoint of a topic's transactions. One of `url` and `command` says what is called.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Confirm {
@@ -46,9 +46,9 @@ pub(crate) struct Confirm {
     /// A program and its arguments; the record is its standard input.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) command: Vec<String>,
-    /// A function of AWS Lambda: its name or ARN.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) lambda: Option<String>,
+    /// The program that is asked whether a transaction was done.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) probe_command: Vec<String>,
     pub(crate) timeout: String,
     pub(crate) connect_timeout: String,
 
@@ -111,7 +111,7 @@ impl Default for Confirm {
             authority: None,
             allow_private: None,
             command: Vec::new(),
-            lambda: None,
+            probe_command: Vec::new(),
             timeout: text("10s"),
             connect_timeout: text("3s"),
             success: Vec::new(),
@@ -228,7 +228,7 @@ impl Confirm {
             attempts_max: self.attempts_max,
             deadline: self.deadline.as_deref().map(|text| time("deadline", text)).transpose()?,
             backoff: Backoff { first: time("backoff", &self.backoff)?, max: time("backoff_max", &self.backoff_max)? },
-            repeat: Repeat { probe: self.probe_url.is_some(), key_retention },
+            repeat: Repeat { probe: self.probe_url.is_some() || !self.probe_command.is_empty(), key_retention },
             ..Policy::default()
         })
     }

@@ -1,15 +1,17 @@
-//! What every append's transaction ends with: dead letters and ledger, drift, position, redrive, commit; sent together.
+//! What every append's transaction ends with: what is to be confirmed, dead letters and ledger, drift, position, redrive, commit;
+//! sent together.
 
 use std::sync::Arc;
 
 use caudal_core::dead_letter::DeadLetter;
 use caudal_core::error::StoreError;
 use caudal_core::ports::AppendBatch;
-use futures_util::future::{join, join5};
+use futures_util::future::{join3, join5};
 use tokio_postgres::Error;
 use tokio_postgres::types::{ToSql, Type};
 use uuid::Uuid;
 
+use super::confirm::Enqueue;
 use super::connect::{Conn, Query};
 use super::copy::Rows;
 use super::error::{PutError, store_error};
@@ -82,6 +84,7 @@ pub(super) struct Closing<'a> {
     positions: Option<Arc<Query>>,
     redrive: Option<Arc<Query>>,
     guard: Option<Guard>,
+    enqueue: Option<Enqueue>,
 }
 
 impl<'a> Closing<'a> {
@@ -114,7 +117,9 @@ impl<'a> Closing<'a> {
             None => None,
         };
         let guard = Guard::prepare(conn, may_have_expired(&batch.table, rows.ids(batch))).await?;
-        Ok(Self { batch, writer, counts, redriven: settled.redriven, dead, ledger, drift, positions, redrive, guard })
+        let enqueue = Enqueue::prepare(conn, batch, rows).await?;
+        let redriven = settled.redriven;
+        Ok(Self { batch, writer, counts, redriven, dead, ledger, drift, positions, redrive, guard, enqueue })
     }
 
     /// Sends everything on the first poll, in order; returns how many dead letters were new. Any failure undoes the whole
@@ -127,10 +132,11 @@ impl<'a> Closing<'a> {
             self.redrive(conn),
             conn.client.batch_execute("commit"),
         );
-        let (none_expired, rest) = join(self.none_expired(conn), rest).await;
+        let (none_expired, enqueued, rest) = join3(self.none_expired(conn), self.enqueue(conn), rest).await;
         let (dead, drift, positions, redrive, committed) = rest;
         // A broken connection fails all of them; what comes first in the transaction tells why.
         none_expired?;
+        enqueued.map_err(store_error).map_err(PutError::Store)?;
         self.ended(dead, drift, positions, redrive, committed).map_err(PutError::Store)
     }
 
@@ -154,6 +160,13 @@ impl<'a> Closing<'a> {
         match &self.guard {
             Some(guard) => guard.run(conn).await,
             None => Ok(()),
+        }
+    }
+
+    async fn enqueue(&self, conn: &Conn) -> Result<u64, Error> {
+        match &self.enqueue {
+            Some(enqueue) => enqueue.run(conn, &self.writer).await,
+            None => Ok(0),
         }
     }
 

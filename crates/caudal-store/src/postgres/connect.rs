@@ -25,6 +25,8 @@ pub struct PostgresConfig {
     pub url: String,
     /// Connections that append; so many transactions commit side by side.
     pub writers: usize,
+    /// Connections that claim and settle confirmations. Opened when they are used.
+    pub confirmers: usize,
     /// Connections that stream reads.
     pub readers: usize,
     pub statement_timeout: Duration,
@@ -43,6 +45,7 @@ impl PostgresConfig {
         Self {
             url: url.into(),
             writers: 4,
+            confirmers: 4,
             readers: 4,
             statement_timeout: Duration::from_secs(30),
             idle_max: None,

@@ -57,15 +57,19 @@ pub(super) enum Rows<'a> {
 }
 
 impl Rows<'_> {
-    pub(super) fn ids(self, batch: &AppendBatch) -> impl Iterator<Item = Uuid> {
+    pub(super) fn indices(self, batch: &AppendBatch) -> impl Iterator<Item = usize> {
         let count = match self {
             Rows::All => batch.rows.len(),
             Rows::These(rows) => rows.len(),
         };
         (0..count).map(move |at| match self {
-            Rows::All => id_of(batch, at),
-            Rows::These(rows) => id_of(batch, rows[at]),
+            Rows::All => at,
+            Rows::These(rows) => rows[at],
         })
+    }
+
+    pub(super) fn ids(self, batch: &AppendBatch) -> impl Iterator<Item = Uuid> {
+        self.indices(batch).map(|index| id_of(batch, index))
     }
 
     pub(super) fn is_empty(self, batch: &AppendBatch) -> bool {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use caudal_core::error::StoreError;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{BoxStream, unfold};
 use tokio::sync::{Notify, mpsc};
 use tokio_postgres::AsyncMessage;
 
@@ -22,9 +22,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) fn changes(connector: Connector, met: Arc<Notify>, listens: bool) -> BoxStream<'static, ()> {
     let (tell, told) = mpsc::channel(1);
     if listens {
-        tokio::spawn(listen(connector, tell));
+        tokio::spawn(listen(connector, CHANNEL, |payload| matches!(payload, "" | "reload schema"), tell));
     }
-    let stream = futures_util::stream::unfold((told, met, listens), |(mut told, met, listens)| async move {
+    let stream = unfold((told, met, listens), |(mut told, met, listens)| async move {
         tokio::select! {
             Some(()) = told.recv(), if listens => {}
             () = met.notified() => {}
@@ -34,24 +34,39 @@ pub(super) fn changes(connector: Connector, met: Arc<Notify>, listens: bool) -> 
     stream.boxed()
 }
 
+/// What is said on a channel, as far as `meant` takes it for word: once for all that came since it was last asked for.
+pub(super) fn words(connector: Connector, channel: &'static str, meant: Meant) -> BoxStream<'static, ()> {
+    let (tell, told) = mpsc::channel(1);
+    tokio::spawn(listen(connector, channel, meant, tell));
+    unfold(told, |mut told| async move { told.recv().await.map(|()| ((), told)) }).boxed()
+}
+
+type Meant = fn(&str) -> bool;
+
 /// Listens until nobody reads any more. A connection that broke may have missed something, so each new one counts as word.
-async fn listen(connector: Connector, tell: mpsc::Sender<()>) {
+async fn listen(connector: Connector, channel: &'static str, meant: Meant, tell: mpsc::Sender<()>) {
     let mut broken = false;
     while !tell.is_closed() {
-        let listening = listen_once(&connector, &tell, broken);
+        let listening = listen_once(&connector, channel, meant, &tell, broken);
         let ended = tokio::select! {
             ended = listening => ended,
             () = tell.closed() => return,
         };
         if let Err(error) = ended {
-            tracing::debug!(%error, "not listening for changes of the catalogue; trying again");
+            tracing::debug!(%error, channel, "not listening; trying again");
         }
         broken = true;
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-async fn listen_once(connector: &Connector, tell: &mpsc::Sender<()>, broken: bool) -> Result<(), StoreError> {
+async fn listen_once(
+    connector: &Connector,
+    channel: &str,
+    meant: Meant,
+    tell: &mpsc::Sender<()>,
+    broken: bool,
+) -> Result<(), StoreError> {
     let (client, mut connection) = connector.open().await?;
     // Told once too often is no harm, so a full channel is none either.
     let word = || {
@@ -60,7 +75,7 @@ async fn listen_once(connector: &Connector, tell: &mpsc::Sender<()>, broken: boo
     let heard = async {
         while let Some(message) = poll_fn(|context| connection.poll_message(context)).await {
             if let AsyncMessage::Notification(notification) = message.map_err(store_error)?
-                && matches!(notification.payload(), "" | "reload schema")
+                && meant(notification.payload())
             {
                 word();
             }
@@ -68,7 +83,7 @@ async fn listen_once(connector: &Connector, tell: &mpsc::Sender<()>, broken: boo
         Ok(())
     };
     let listening = async {
-        client.batch_execute(&format!("listen {CHANNEL}")).await.map_err(store_error)?;
+        client.batch_execute(&format!("listen {channel}")).await.map_err(store_error)?;
         if broken {
             word();
         }

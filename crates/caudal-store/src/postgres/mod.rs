@@ -6,6 +6,7 @@ mod catalogue;
 mod changes;
 mod citus;
 mod closing;
+mod confirm;
 mod connect;
 mod copy;
 mod cost;
@@ -67,6 +68,9 @@ pub struct PostgresStore {
     readers: Arc<Pool>,
     /// Short statements: accounting, dead letters, tails, pings. Never held by a consumer.
     askers: Arc<Pool>,
+    /// Confirmation's: claims and settling do not wait for appends.
+    confirmers: Arc<Pool>,
+    lanes: confirm::Lanes,
     points: PointReads,
     analysts: Analysts,
     costs: cost::Costs,
@@ -89,6 +93,8 @@ impl PostgresStore {
             writers: Pool::new(connector.clone(), config.writers, &config),
             readers: Pool::new(Connector::for_streams(&config)?, config.readers, &config),
             askers: Pool::new(connector.clone(), ASKERS, &config),
+            confirmers: Pool::new(connector.clone(), config.confirmers, &config),
+            lanes: confirm::Lanes::default(),
             points: PointReads::new(connector.clone(), config.idle_max),
             analysts: Analysts::new(&config)?,
             costs: cost::Costs::default(),

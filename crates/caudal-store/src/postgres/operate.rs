@@ -23,7 +23,7 @@ use crate::settle::without_nul;
 const DEAD_LETTER_COLUMNS: &str = "select _id, topic, transaction_id, key, source, reason, detail, pointer, payload,
   payload_encoding, attributes::text, published_at, dead_at, state, attempts, settled_at, outcome from _dead_letters";
 
-type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
+pub(super) type Typed<'a> = (&'a (dyn ToSql + Sync), Type);
 
 impl PostgresStore {
     /// One short statement. A read is repeated once when its connection turned out to be dead; a write

@@ -13,8 +13,28 @@ use super::error::store_error;
 use super::views::{Traced, with_views};
 
 /// Caudal's own, in its home schema: what is served of them is served under their own rules.
-const OWN: [&str; 8] =
-    ["_caudal_migrations", "_dead_letters", "_drift", "_expired", "_ledger", "_positions", "_retention", "_secrets"];
+const OWN: [&str; 20] = [
+    "_caudal_migrations",
+    "_confirm_adopted",
+    "_confirm_aside",
+    "_confirm_contradictions",
+    "_confirm_counts",
+    "_confirm_deferred",
+    "_confirm_lanes",
+    "_confirm_leases",
+    "_confirm_outcomes",
+    "_confirm_ready",
+    "_confirm_tried",
+    "_confirm_workers",
+    "_confirmations",
+    "_dead_letters",
+    "_drift",
+    "_expired",
+    "_ledger",
+    "_positions",
+    "_retention",
+    "_secrets",
+];
 
 /// Partitions are left out (their parent has their rows), and so is what this user may not read.
 const COLUMNS: &str = "select n.nspname::text, c.relname::text, a.attname::text,

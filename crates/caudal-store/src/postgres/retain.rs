@@ -30,13 +30,18 @@ const IDS: [Type; 1] = [Type::UUID_ARRAY];
 const FORGET: &str = "delete from _expired where ctid = any(array(
     select ctid from _expired where topic = $1 and expired_at < $2 order by expired_at limit $3 for update skip locked))";
 
+/// What is to be confirmed stays until it is: all that was stored since the topic has lanes.
+const CONFIRMED: &str =
+    "(_stored_at < coalesce((select min(since) from _confirm_lanes where topic = $1 and not adopts), 'infinity')
+    or exists (select from _confirm_outcomes o where o.tx = _id))";
+
 /// Rows that another sweep has in hand are left to it. Found by the block ranges of `_stored_at`, in which rows arrive.
 fn expire_sql(table: &Table) -> String {
     let name = quoted(&table.name);
     format!(
         "with gone as (
            delete from {name} where ctid = any(array(
-             select ctid from {name} where {STORED_AT} < $2 limit $3 for update skip locked))
+             select ctid from {name} where {STORED_AT} < $2 and {CONFIRMED} limit $3 for update skip locked))
            returning _id),
          kept as (
            insert into _expired (topic, _id, expired_at) select $1, _id, now() from gone

@@ -1,9 +1,12 @@
 //! From `[topics.<name>.confirm]` and `[adopt.<name>]` to what the confirmation engine runs with.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use caudal_confirm::command::{CommandConfig, CommandConfirmer};
+use caudal_confirm::http::{HttpConfig, HttpConfirmer, ProbeConfig, TlsFiles};
 use caudal_core::confirm::ports::{Adopt, Confirmer, LaneSpec, Records};
 use caudal_core::error::StoreError;
 use caudal_core::schema::ColumnType;
@@ -34,7 +37,7 @@ impl Confirmings {
             let Some(confirm) = &topic.confirm else { continue };
             let at = || format!("topics.{name}.confirm");
             let topic = composed.engine.topics.get(name).with_context(at)?;
-            targets.push(target(confirm, topic.name.clone(), topic.lane_specs()).with_context(at)?);
+            targets.push(target(confirm, topic.name.clone(), topic.lane_specs(), loaded.base()).with_context(at)?);
         }
         let mut adopted = Vec::new();
         for (name, adopt) in &loaded.settings.adopt {
@@ -46,7 +49,7 @@ impl Confirmings {
             if !adopt.confirm.lanes.is_empty() {
                 bail!("adopt.{name}: an adopted table has one lane; take out lanes");
             }
-            adopted.push((target(&adopt.confirm, topic, Vec::new()).with_context(at)?, adopt.clone()));
+            adopted.push((target(&adopt.confirm, topic, Vec::new(), loaded.base()).with_context(at)?, adopt.clone()));
         }
         let worker = worker(loaded);
         Ok(Self { targets, adopted, worker, metrics: composed.confirm_metrics.clone(), confirms })
@@ -86,7 +89,7 @@ fn worker(loaded: &Loaded) -> ConfirmConfig {
     }
 }
 
-fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>) -> Result<TargetConfig> {
+fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>, base: &Path) -> Result<TargetConfig> {
     if confirm.operation.is_empty() {
         bail!("operation is empty");
     }
@@ -97,32 +100,55 @@ fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>) -> Result<T
         policy: confirm.policy()?,
         rules: confirm.rules()?,
         limits: confirm.limits()?,
-        confirmer: confirmer(confirm)?,
+        confirmer: confirmer(confirm, base)?,
     })
 }
 
 /// The one thing that is called.
-fn confirmer(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
-    let named = [confirm.url.is_some(), !confirm.command.is_empty(), confirm.lambda.is_some()];
-    match named {
-        [true, false, false] => http(confirm),
-        [false, true, false] => command(confirm),
-        [false, false, true] => lambda(confirm),
-        [false, false, false] => bail!("nothing is called: set url, command or lambda"),
-        _ => bail!("set one of url, command and lambda, not several"),
+fn confirmer(confirm: &Confirm, base: &Path) -> Result<Arc<dyn Confirmer>> {
+    match (confirm.url.is_some(), !confirm.command.is_empty()) {
+        (true, false) => http(confirm, base),
+        (false, true) => command(confirm),
+        (false, false) => bail!("nothing is called: set url or command"),
+        (true, true) => bail!("set url or command, not both"),
     }
 }
 
-fn http(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
-    bail!("todo {:?}", time("timeout", &confirm.timeout)?)
+fn http(confirm: &Confirm, base: &Path) -> Result<Arc<dyn Confirmer>> {
+    let url = confirm.url.as_ref().map(|url| url.expose()).unwrap_or_default();
+    let file = |name: &Option<String>| name.as_ref().map(|name| base.join(name));
+    let config = HttpConfig {
+        method: confirm.method.clone(),
+        headers: confirm.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_owned())).collect(),
+        body: confirm.body.clone(),
+        key_header: confirm.key_header.clone(),
+        timeout: time("timeout", &confirm.timeout)?,
+        connect_timeout: time("connect_timeout", &confirm.connect_timeout)?,
+        probe: confirm.probe_url.as_ref().map(|url| ProbeConfig::new(url.expose())),
+        sign: confirm.signing_secret.iter().map(|secret| secret.expose().to_owned()).collect(),
+        tls: TlsFiles {
+            authority: file(&confirm.authority),
+            certificate: file(&confirm.client_certificate),
+            key: file(&confirm.client_key),
+        },
+        allow_private: confirm.allow_private,
+        ..HttpConfig::new(url)
+    };
+    Ok(Arc::new(HttpConfirmer::open(&config).map_err(anyhow::Error::msg)?))
 }
 
 fn command(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
-    bail!("todo {:?}", confirm.timeout)
-}
-
-fn lambda(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
-    bail!("todo {:?}", confirm.timeout)
+    let [program, arguments @ ..] = confirm.command.as_slice() else { bail!("command is empty") };
+    if confirm.probe_url.is_some() {
+        bail!("probe_url goes with url; a command is asked by probe_command");
+    }
+    let config = CommandConfig {
+        arguments: arguments.to_vec(),
+        timeout: time("timeout", &confirm.timeout)?,
+        probe: (!confirm.probe_command.is_empty()).then(|| confirm.probe_command.clone()),
+        ..CommandConfig::new(program)
+    };
+    Ok(Arc::new(CommandConfirmer::open(&config).map_err(anyhow::Error::msg)?))
 }
 
 /// Finds the table that a section adopts, and checks that it can be.

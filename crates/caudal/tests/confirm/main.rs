@@ -15,13 +15,13 @@ mod soak;
 /// Each case on each store, as a test of its own.
 macro_rules! on_both_stores {
     ($($case:ident),+ $(,)?) => {
-        mod postgres {
+        mod on_postgres {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 super::$case($crate::fleet::Store::postgres().await).await;
             })+
         }
-        mod sqlite {
+        mod on_sqlite {
             $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn $case() {
                 super::$case($crate::fleet::Store::sqlite()).await;

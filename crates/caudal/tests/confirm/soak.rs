@@ -40,7 +40,7 @@ async fn nothing_is_lost_and_nothing_done_twice() {
                 // A zombie: sleeps through its lease, and wakes up while another has its work.
                 fleet.workers[at].freeze().unwrap();
                 tokio::time::sleep(Duration::from_millis(100)).await;
-                let mut sleeper = fleet.workers.swap_remove(at);
+                let sleeper = fleet.workers.swap_remove(at);
                 tokio::spawn(async move {
                     tokio::time::sleep(Duration::from_secs(5)).await;
                     sleeper.thaw().unwrap();

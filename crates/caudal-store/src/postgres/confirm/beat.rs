@@ -1,0 +1,176 @@
+//! Heartbeats, and the housekeeping that they bring: what has lapsed, what is due, what can be claimed.
+
+use caudal_core::confirm::ports::{Beat, Beaten};
+use caudal_core::confirm::{LaneId, Rank};
+use caudal_core::error::StoreError;
+use futures_util::future::{join3, join4, try_join};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Error, Row};
+
+use super::super::PostgresStore;
+use super::super::connect::Conn;
+use super::super::error::store_error;
+use super::{committed, micros};
+
+/// Leases ended by one beat at most; the next one goes on.
+const LAPSE_MAX: i64 = 100;
+
+/// Kept for a quarter longer than promised, so that not every beat has to write.
+const ALIVE: &str = "
+insert into _confirm_workers as w (worker, until)
+select $1, clock_timestamp() + 1.25 * $2 * interval '1 microsecond'
+where not exists (
+  select from _confirm_workers where worker = $1 and until > clock_timestamp() + $2 * interval '1 microsecond')
+on conflict (worker) do update set until = excluded.until";
+
+/// Locked by a statement of its own: those who settle lock leases too, and what they wrote meanwhile must be seen.
+const EXPIRED: &str = "
+select lease from _confirm_leases where until < clock_timestamp() order by lease limit $1 for update skip locked";
+
+const LAPSE: &str = "
+with l as (
+  delete from _confirm_leases where lease = any($1)
+  returning lease, lane, rank, phase, called_at, txs, attempts, crashes, doubts, sinces, first_sents),
+x as (
+  select l.lease, l.lane, l.rank, l.phase, coalesce(u.first_sent, l.called_at) as sent, u.*
+  from l cross join lateral unnest(l.txs, l.attempts, l.crashes, l.doubts, l.sinces, l.first_sents) with ordinality
+    as u(tx, attempts, crashes, doubt, since, first_sent, n)
+  where not exists (select from _confirm_outcomes o where o.tx = u.tx)
+    and not exists (select from _confirm_deferred d where d.tx = u.tx)
+    and not exists (select from _confirm_aside a where a.tx = u.tx)),
+back as (
+  insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since, first_sent)
+  select lane, rank, tx, attempts, crashes, doubt, false, since, first_sent
+  from x where phase = 'leased' order by lease, n),
+doubtful as (
+  insert into _confirm_deferred (tx, lane, due, doubt, attempts, crashes, since, first_sent, detail)
+  select tx, lane, clock_timestamp(), true, attempts + 1, crashes + 1, since, sent, 'its worker stopped while it was being called'
+  from x where phase = 'calling' on conflict (tx) do nothing),
+tried as (
+  insert into _confirm_tried (tx, attempt, at, state, detail)
+  select tx, attempts + 1, clock_timestamp(), 'doubt', 'its worker stopped while it was being called'
+  from x where phase = 'calling')
+select count(*) from l";
+
+/// The clock is read once: a value that may change within a statement is no condition for an index.
+const PROMOTE: &str = "
+with d as (
+  delete from _confirm_deferred where ctid = any(array(
+    select due.ctid from unnest($1::int4[]) as u(lane)
+    cross join lateral (
+      select ctid from _confirm_deferred
+      where lane = u.lane and due <= (select clock_timestamp()) order by due limit $2 for update skip locked) due
+    limit $2))
+  returning tx, lane, due, doubt, attempts, crashes, since, first_sent),
+put as (
+  insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since, first_sent)
+  select lane, least(crashes, 2)::smallint, tx, attempts, crashes, doubt, false, since, first_sent
+  from d where not exists (select from _confirm_outcomes o where o.tx = d.tx) order by due, tx)
+select count(*) from d";
+
+const FORGET_WORKERS: &str = "
+delete from _confirm_workers where ctid = any(array(
+  select ctid from _confirm_workers where until < clock_timestamp() for update skip locked))";
+
+/// For each lane: whether it is paused, which ranks have something, when something is due. `$2`: where to look from, rank by rank.
+const LOOK: &str = "
+select u.lane, l.paused_at is not null,
+       exists (select from _confirm_ready r where r.lane = u.lane and r.rank = 0 and r.pos > u.usual),
+       exists (select from _confirm_ready r where r.lane = u.lane and r.rank = 1 and r.pos > u.suspect),
+       exists (select from _confirm_ready r where r.lane = u.lane and r.rank = 2 and r.pos > u.alone),
+       (select (extract(epoch from min(due) - clock_timestamp()) * 1000000)::int8 from _confirm_deferred d
+         where d.lane = u.lane)
+from unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[]) with ordinality as u(lane, usual, suspect, alone, n)
+join _confirm_lanes l on l.lane = u.lane order by u.n";
+const LOOK_TYPES: [Type; 4] = [Type::INT4_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY];
+
+const WORKERS: &str = "select count(*) from _confirm_workers where until > clock_timestamp()";
+
+impl PostgresStore {
+    pub(super) async fn beat_once(&self, beat: &Beat) -> Result<Beaten, StoreError> {
+        let lanes: Vec<i32> = beat.lanes.iter().map(|lane| lane.0).collect();
+        let from = Rank::ALL.map(|rank| beat.lanes.iter().map(|lane| self.lanes.look_from(*lane, rank)).collect());
+        let mut lease = self.confirmers.lease().await?;
+        lease.begin_work();
+        let conn = lease.conn().await?;
+        let result = keep_house(conn, &self.begin, beat, &lanes, &from).await;
+        match &result {
+            Ok(_) => lease.end_work(),
+            Err(_) => lease.discard(),
+        }
+        result
+    }
+}
+
+async fn keep_house(
+    conn: &mut Conn,
+    begin: &str,
+    beat: &Beat,
+    lanes: &Vec<i32>,
+    [usual, suspect, alone]: &[Vec<i64>; 3],
+) -> Result<Beaten, StoreError> {
+    let alive = conn.prepare(ALIVE, &[Type::TEXT, Type::INT8]).await.map_err(store_error)?;
+    let expired = conn.prepare(EXPIRED, &[Type::INT8]).await.map_err(store_error)?;
+    let lapse = conn.prepare(LAPSE, &[Type::INT8_ARRAY]).await.map_err(store_error)?;
+    let promote = conn.prepare(PROMOTE, &[Type::INT4_ARRAY, Type::INT8]).await.map_err(store_error)?;
+    let forget = conn.prepare(FORGET_WORKERS, &[]).await.map_err(store_error)?;
+    let look = conn.prepare(LOOK, &LOOK_TYPES).await.map_err(store_error)?;
+    let workers = conn.prepare(WORKERS, &[]).await.map_err(store_error)?;
+    let conn = &*conn;
+    let (worker, ttl, promote_max) = (&*beat.worker, micros(beat.ttl), beat.promote_max as i64);
+    let (begun, counted_in, leases) = join3(
+        conn.client.batch_execute(begin),
+        conn.execute(&alive, &[&worker, &ttl]),
+        conn.query(&expired, &[&LAPSE_MAX]),
+    )
+    .await;
+    begun.map_err(store_error)?;
+    counted_in.map_err(store_error)?;
+    let leases: Vec<i64> = leases.map_err(store_error)?.iter().map(|row| row.get(0)).collect();
+    let lapsing = async {
+        match leases.is_empty() {
+            true => Ok(0),
+            false => conn.query(&lapse, &[&leases]).await.and_then(|rows| number(&rows)),
+        }
+    };
+    let promoting = async { conn.query(&promote, &[lanes, &promote_max]).await.and_then(|rows| number(&rows)) };
+    let looking = async {
+        let look = async { conn.query(&look, &[lanes, usual, suspect, alone]).await };
+        let workers = async { conn.query(&workers, &[]).await.and_then(|rows| number(&rows)) };
+        try_join(look, workers).await
+    };
+    let all = async {
+        let (lapsed, promoted, forgotten, looked) =
+            join4(lapsing, promoting, conn.execute(&forget, &[]), looking).await;
+        let (lapsed, promoted) = (lapsed?, promoted?);
+        forgotten?;
+        let (lanes, workers) = looked?;
+        beaten(&lanes, lapsed, promoted, workers)
+    };
+    committed(conn, all).await
+}
+
+fn number(rows: &[Row]) -> Result<u64, Error> {
+    rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)).map(|n| n as u64)
+}
+
+fn beaten(lanes: &[Row], lapsed: u64, promoted: u64, workers: u64) -> Result<Beaten, Error> {
+    let mut beaten = Beaten { workers: workers as u32, lapsed, promoted, ..Beaten::default() };
+    for row in lanes {
+        let lane = LaneId(row.try_get(0)?);
+        if row.try_get(1)? {
+            beaten.paused.push(lane);
+            continue;
+        }
+        for (rank, at) in Rank::ALL.into_iter().zip(2..) {
+            if row.try_get(at)? {
+                beaten.ready.push((lane, rank));
+            }
+        }
+        if let Some(micros) = row.try_get::<_, Option<i64>>(5)? {
+            let due = std::time::Duration::from_micros(micros.max(0) as u64);
+            beaten.next_due = Some(beaten.next_due.map_or(due, |earlier| earlier.min(due)));
+        }
+    }
+    Ok(beaten)
+}
