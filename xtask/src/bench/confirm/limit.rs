@@ -10,7 +10,7 @@ use crate::output_of;
 const SCRIPT: &str = include_str!("limit.sql");
 const CONNECTIONS: u64 = 4;
 /// The store's own tables.
-const TABLES: &str = "crates/caudal-store/src/postgres/migrations/0003_confirm.sql";
+const TABLES: &str = "crates/caudal-store/src/postgres/migrations/0004_confirm.sql";
 
 /// Records of as many bytes as Caudal's, all pending.
 const FILL: &str = "
