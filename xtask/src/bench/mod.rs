@@ -55,6 +55,8 @@ struct Suite {
     run: fn(&Bench, &[&str]) -> Result<Vec<Outcome>>,
     build: Build,
     record: Record,
+    /// It needs the flights.
+    flights: bool,
 }
 
 /// When what was measured is written down.
@@ -75,15 +77,37 @@ enum Build {
 }
 
 const SUITES: [Suite; 7] = [
-    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run, build: Build::Default, record: Record::AtTheEnd },
-    Suite { name: "read", cases: read::CASES, run: read::run, build: Build::Default, record: Record::AtTheEnd },
-    Suite { name: "drain", cases: drain::CASES, run: drain::run, build: Build::Brokers, record: Record::AtTheEnd },
+    Suite {
+        name: "ingest",
+        cases: ingest::CASES,
+        run: ingest::run,
+        build: Build::Default,
+        record: Record::AtTheEnd,
+        flights: true,
+    },
+    Suite {
+        name: "read",
+        cases: read::CASES,
+        run: read::run,
+        build: Build::Default,
+        record: Record::AtTheEnd,
+        flights: true,
+    },
+    Suite {
+        name: "drain",
+        cases: drain::CASES,
+        run: drain::run,
+        build: Build::Brokers,
+        record: Record::AtTheEnd,
+        flights: true,
+    },
     Suite {
         name: "confirm",
         cases: confirm::CASES,
         run: confirm::run,
         build: Build::Default,
         record: Record::EachCase,
+        flights: false,
     },
     Suite {
         name: "footprint",
@@ -91,9 +115,24 @@ const SUITES: [Suite; 7] = [
         run: footprint::run,
         build: Build::Default,
         record: Record::AtTheEnd,
+        flights: true,
     },
-    Suite { name: "growth", cases: growth::CASES, run: growth::run, build: Build::Default, record: Record::AtTheEnd },
-    Suite { name: "verify", cases: verify::CASES, run: verify::run, build: Build::Default, record: Record::AtTheEnd },
+    Suite {
+        name: "growth",
+        cases: growth::CASES,
+        run: growth::run,
+        build: Build::Default,
+        record: Record::AtTheEnd,
+        flights: true,
+    },
+    Suite {
+        name: "verify",
+        cases: verify::CASES,
+        run: verify::run,
+        build: Build::Default,
+        record: Record::AtTheEnd,
+        flights: true,
+    },
 ];
 
 /// What every case needs.
@@ -160,7 +199,7 @@ pub(crate) fn run(root: &Path, args: &[String]) -> Result<ExitCode> {
     let suite =
         SUITES.iter().find(|suite| suite.name == *name).with_context(|| format!("no bench {name:?}\n{USAGE}"))?;
     let cases = chosen(suite.cases, wanted)?;
-    let bench = prepare(root, quick, binary, suite.build)?;
+    let bench = prepare(root, quick, binary, suite)?;
     let together = match suite.record {
         Record::AtTheEnd => cases.len(),
         Record::EachCase => 1,
@@ -200,7 +239,8 @@ fn chosen<'c>(cases: &[&'c str], wanted: &[&str]) -> Result<Vec<&'c str>> {
     Ok(cases.iter().copied().filter(|case| wanted.is_empty() || wanted.iter().any(|word| is(case, word))).collect())
 }
 
-fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, wanted: Build) -> Result<Bench> {
+fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, suite: &Suite) -> Result<Bench> {
+    let wanted = suite.build;
     process::need("curl", "curl")?;
     process::need("setpriv", "util-linux")?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
@@ -240,7 +280,10 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, wanted: Build) -> 
     if wanted == Build::Brokers && (profile == "release" || !limit_broker.exists()) {
         build(&["--package", "xtask", "--features", "limit-broker", "--bin", "limit-broker"])?;
     }
-    let flights = fetch_flights(root, &target.join("bench-data"))?;
+    let flights = match suite.flights {
+        true => fetch_flights(root, &target.join("bench-data"))?,
+        false => PathBuf::new(),
+    };
     remove_left_overs();
     let work = std::env::temp_dir().join(format!("{WORK}{}", std::process::id()));
     std::fs::create_dir_all(&work)?;

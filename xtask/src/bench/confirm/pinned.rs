@@ -58,8 +58,8 @@ impl Snapshot {
         let input = child.stdin.as_mut().context("a pipe")?;
         input.write_all(b"begin isolation level repeatable read;\nselect txid_current();\n")?;
         let snapshot = Self(child);
-        let held =
-            "select count(*) from pg_stat_activity where state = 'idle in transaction' and backend_xid is not null";
+        let held = "select count(*) from pg_stat_activity
+            where application_name = 'psql' and state = 'idle in transaction' and backend_xid is not null";
         let start = Instant::now();
         while database.number(held)? < 1.0 {
             ensure!(start.elapsed() < Duration::from_secs(10), "the snapshot is not held");
