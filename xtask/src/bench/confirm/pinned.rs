@@ -16,8 +16,8 @@ use super::caudal::Payments;
 /// The rate in the last minute of five under the snapshot, beside what it was before and is again afterwards.
 pub(super) fn run(bench: &Bench, postgres: &Postgres) -> Result<Vec<Outcome>> {
     let (count, apart, pinned) = match bench.quick {
-        true => (100_000, 2, 4),
-        false => (5_000_000, 45, 300),
+        true => (500_000, 2, 4),
+        false => (8_000_000, 45, 300),
     };
     let endpoint = servers::endpoint(bench, 0)?;
     let database = postgres.database("caudal")?;
@@ -26,7 +26,7 @@ pub(super) fn run(bench: &Bench, postgres: &Postgres) -> Result<Vec<Outcome>> {
     postgres.settle()?;
     let mut workers = payments.workers(1)?;
     // The start is not what is compared.
-    over(&payments, &mut workers, apart / 4)?;
+    over(&payments, &mut workers, (apart / 4).max(3))?;
     let before = over(&payments, &mut workers, apart)?;
     let snapshot = Snapshot::hold(&database)?;
     over(&payments, &mut workers, pinned - apart)?;
