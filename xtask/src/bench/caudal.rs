@@ -131,7 +131,7 @@ pub(super) struct Memory {
     pub(super) peak: u64,
 }
 
-fn memory(pid: u32) -> Result<Memory> {
+pub(super) fn memory(pid: u32) -> Result<Memory> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let bytes = |name: &str| -> Result<u64> {
         let line =

@@ -4,6 +4,7 @@ mod bulk;
 mod bulk_postgres;
 mod bulk_sqlite;
 mod caudal;
+mod confirm;
 mod drain;
 mod footprint;
 mod growth;
@@ -39,6 +40,7 @@ usage: cargo xtask bench NAME [CASE…] [--quick] [--binary PATH]
   read       postgres/get postgres/get-cached postgres/page postgres/table, all of them but the cache in sqlite/ too;
              postgres/table-json -ndjson -csv -arrow -parquet deep-page group-by over a table of 5 GB (7 GB of disk)
   drain      rabbitmq nats redis kafka sqs: what a broker holds goes into PostgreSQL
+  confirm    postgres/claim-settle postgres/engine postgres/latency postgres/pinned postgres/backlog postgres/workers postgres/idle
   footprint  memory, start, binary, dependency tree
   growth     postgres/upload sqlite/upload postgres/table sqlite/table: memory while 2 GB come in, while 1 GB goes out
   verify     postgres/flights sqlite/flights: every flight stored once, and the same as the source
@@ -54,6 +56,8 @@ struct Suite {
     cases: &'static [&'static str],
     run: fn(&Bench, &[&str]) -> Result<()>,
     build: Build,
+    /// It needs the flights.
+    flights: bool,
 }
 
 /// What of Caudal is measured.
@@ -64,13 +68,14 @@ enum Build {
     Brokers,
 }
 
-const SUITES: [Suite; 6] = [
-    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run, build: Build::Default },
-    Suite { name: "read", cases: read::CASES, run: read::run, build: Build::Default },
-    Suite { name: "drain", cases: drain::CASES, run: drain::run, build: Build::Brokers },
-    Suite { name: "footprint", cases: footprint::CASES, run: footprint::run, build: Build::Default },
-    Suite { name: "growth", cases: growth::CASES, run: growth::run, build: Build::Default },
-    Suite { name: "verify", cases: verify::CASES, run: verify::run, build: Build::Default },
+const SUITES: [Suite; 7] = [
+    Suite { name: "ingest", cases: ingest::CASES, run: ingest::run, build: Build::Default, flights: true },
+    Suite { name: "read", cases: read::CASES, run: read::run, build: Build::Default, flights: true },
+    Suite { name: "drain", cases: drain::CASES, run: drain::run, build: Build::Brokers, flights: true },
+    Suite { name: "confirm", cases: confirm::CASES, run: confirm::run, build: Build::Default, flights: false },
+    Suite { name: "footprint", cases: footprint::CASES, run: footprint::run, build: Build::Default, flights: true },
+    Suite { name: "growth", cases: growth::CASES, run: growth::run, build: Build::Default, flights: true },
+    Suite { name: "verify", cases: verify::CASES, run: verify::run, build: Build::Default, flights: true },
 ];
 
 /// What every case needs.
@@ -225,7 +230,10 @@ fn prepare(root: &Path, quick: bool, binary: Option<PathBuf>, suite: &Suite) -> 
     if wanted == Build::Brokers && (profile == "release" || !limit_broker.exists()) {
         build(&["--package", "xtask", "--features", "limit-broker", "--bin", "limit-broker"])?;
     }
-    let flights = fetch_flights(root, &target.join("bench-data"))?;
+    let flights = match suite.flights {
+        true => fetch_flights(root, &target.join("bench-data"))?,
+        false => PathBuf::new(),
+    };
     remove_left_overs();
     let work = std::env::temp_dir().join(format!("{WORK}{}", std::process::id()));
     std::fs::create_dir_all(&work)?;

@@ -75,6 +75,26 @@ impl Postgres {
         format!("postgres://postgres@127.0.0.1:{}/postgres", self.port)
     }
 
+    /// A database of its own.
+    pub(super) fn database(&self, name: &str) -> Result<Database<'_>> {
+        self.sql(&format!("create database {name}"))?;
+        Ok(Database { server: self, name: name.to_owned() })
+    }
+
+    /// Settings that a reload takes over.
+    pub(super) fn set(&self, settings: &[(&str, &str)]) -> Result<()> {
+        for (name, value) in settings {
+            self.sql(&format!("alter system set {name} = '{value}'"))?;
+        }
+        self.sql("select pg_reload_conf()").map(drop)
+    }
+
+    /// Back to what the server was started with.
+    pub(super) fn reset(&self) -> Result<()> {
+        self.sql("alter system reset all")?;
+        self.sql("select pg_reload_conf()").map(drop)
+    }
+
     /// `psql` before its `-c` or `-f`.
     pub(super) fn psql(&self) -> Command {
         psql(self.port)
@@ -98,6 +118,47 @@ impl Postgres {
     /// Before each measurement: what the last one left is on disk.
     pub(super) fn settle(&self) -> Result<()> {
         self.sql("checkpoint").map(drop)
+    }
+}
+
+/// Dropped with this, whoever is still connected to it.
+#[derive(Debug)]
+pub(super) struct Database<'a> {
+    pub(super) server: &'a Postgres,
+    name: String,
+}
+
+impl Database<'_> {
+    pub(super) fn url(&self) -> String {
+        format!("postgres://postgres@127.0.0.1:{}/{}", self.server.port, self.name)
+    }
+
+    pub(super) fn psql(&self) -> Command {
+        let mut command = psql(self.server.port);
+        command.args(["-d", &self.name]);
+        command
+    }
+
+    pub(super) fn sql(&self, sql: &str) -> Result<String> {
+        Ok(output_of(self.psql().args(["-c", sql]))?.trim().to_owned())
+    }
+
+    /// A query of one number.
+    pub(super) fn number(&self, sql: &str) -> Result<f64> {
+        let text = self.sql(sql)?;
+        text.parse().with_context(|| format!("{sql}: {text:?} is no number"))
+    }
+
+    pub(super) fn pgbench(&self) -> Command {
+        let mut command = self.server.pgbench();
+        command.env("PGDATABASE", &self.name);
+        command
+    }
+}
+
+impl Drop for Database<'_> {
+    fn drop(&mut self) {
+        let _ = self.server.sql(&format!("drop database {} with (force)", self.name));
     }
 }
 

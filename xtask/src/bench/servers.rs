@@ -31,6 +31,17 @@ pub(super) fn noop(bench: &Bench) -> Result<Server> {
     start(bench, "limit-noop", command.arg(port.to_string()), port)
 }
 
+/// The endpoint that confirms whatever it is asked, after `ms`.
+pub(super) fn endpoint(bench: &Bench, ms: u32) -> Result<Server> {
+    let port = free_port()?;
+    let mut command = Command::new(&bench.noop);
+    command.arg(port.to_string());
+    if ms > 0 {
+        command.arg(ms.to_string());
+    }
+    start(bench, "endpoint", &command, port)
+}
+
 /// `bench/peers/fastapi` over the same PostgreSQL. The first start installs its packages.
 pub(super) fn fastapi(bench: &Bench, postgres: &Postgres, workers: u32) -> Result<Server> {
     need("python3", "python3 python3-venv")?;

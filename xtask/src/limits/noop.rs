@@ -1,5 +1,9 @@
 //! The limit of one message a request: Caudal's own accept loop and router before a handler that reads the body, does
-//! nothing with it and answers `201`. `limit-noop PORT`
+//! nothing with it and answers `201`. `limit-noop PORT [MILLISECONDS]`
+//!
+//! It is also the endpoint of the confirmations that are measured: what it does for one is to wait for those milliseconds.
+
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -13,10 +17,20 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let port: u16 = std::env::args().nth(1).unwrap_or_default().parse()?;
+    let takes = std::env::args().nth(2).map(|ms| ms.parse()).transpose()?.map(Duration::from_millis);
+    let confirm = async move |body: Bytes| {
+        if let Some(takes) = takes {
+            tokio::time::sleep(takes).await;
+        }
+        std::hint::black_box(body.len());
+        StatusCode::OK
+    };
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
     let access = Access::Local { listen: listener.local_addr()? };
-    let router =
-        Router::new().route("/ping", get(|| async { "pong" })).route("/v1/topics/{topic}/messages", post(take));
+    let router = Router::new()
+        .route("/ping", get(|| async { "pong" }))
+        .route("/confirm", post(confirm))
+        .route("/v1/topics/{topic}/messages", post(take));
     serve(listener, router, ServerConfig::new(access), CancellationToken::new()).await;
     Ok(())
 }
