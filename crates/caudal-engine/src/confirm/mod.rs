@@ -117,6 +117,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: watch::Sender<Pulse>,
     /// Asks for a beat now.
     pub(crate) hurry: Notify,
+    /// Goes up when another process says that it has stored something.
+    pub(crate) word: watch::Sender<u64>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -155,6 +157,7 @@ impl Confirming {
             alone: Arc::default(),
             pulse: watch::Sender::new(Pulse::default()),
             hurry: Notify::new(),
+            word: watch::Sender::new(0),
         });
         let tasks = TaskTracker::new();
         let mut started = Vec::with_capacity(targets.len());
@@ -231,7 +234,7 @@ async fn listen(shared: Arc<Shared>) {
         tokio::select! {
             () = shared.stopping.cancelled() => return,
             word = woken.next() => match word {
-                Some(()) => shared.hurry.notify_one(),
+                Some(()) => shared.word.send_modify(|words| *words += 1),
                 None => return,
             },
         }

@@ -306,6 +306,7 @@ impl Hot {
 /// Claims until the process drains.
 pub(crate) async fn run(target: Arc<Target>, mut news: Option<watch::Receiver<u64>>, tasks: TaskTracker) {
     let mut pulse = target.shared.pulse.subscribe();
+    let mut word = target.shared.word.subscribe();
     let mut hot = Hot::default();
     hot.all(target.lanes.len());
     while !target.shared.stopping.is_cancelled() {
@@ -317,7 +318,7 @@ pub(crate) async fn run(target: Arc<Target>, mut news: Option<watch::Receiver<u6
             continue;
         }
         let Some(place) = hot.next() else {
-            wait_for_news(&target, &mut hot, &mut pulse, &mut news).await;
+            wait_for_news(&target, &mut hot, &mut pulse, &mut news, &mut word).await;
             continue;
         };
         wait_for_room(&target, place.1).await;
@@ -354,6 +355,7 @@ async fn wait_for_news(
     hot: &mut Hot,
     pulse: &mut watch::Receiver<Pulse>,
     news: &mut Option<watch::Receiver<u64>>,
+    word: &mut watch::Receiver<u64>,
 ) {
     let stored = async {
         if let Some(news) = news
@@ -369,6 +371,7 @@ async fn wait_for_news(
             take_pulse(target, hot, &pulse.borrow_and_update());
         },
         () = stored => hot.all(target.lanes.len()),
+        Ok(()) = word.changed() => hot.all(target.lanes.len()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Confirmations in one DynamoDB table (docs/adr/0020): no records are read or ingested here, and there is no SQL.
+//! Confirmations in one DynamoDB table (docs/adr/0021): no records are read or ingested here, and there is no SQL.
 //!
 //! A transaction is one item ([`tx`]). Its mark is one conditional write of that item, so an outcome costs one write, and the first
 //! one stands. What is open and due is found by a sparse index. Which items are under which lease stands in the [`ledger`]: a
