@@ -77,8 +77,9 @@ fn finishes(done: &[Done]) -> Vec<Finish> {
     finishes
 }
 
-/// Repeats until the store has it: a fact is worth more than the lease it came from. Only a drain gives up, after a while; then
-/// the lease lapses and the transaction is in doubt, which is what is known of it.
+/// Repeats until the store has it: a fact is worth more than the lease it came from. Only a drain, and marks that the store
+/// refuses for what they are, are given up after a while; then the lease lapses and the transaction is in doubt, which is what is
+/// known of it.
 async fn write_down(shared: &Shared, finishes: &[Finish]) -> Option<Settled> {
     let mut pause = RETRY_FIRST;
     let mut giving_up: Option<Instant> = None;
@@ -92,10 +93,13 @@ async fn write_down(shared: &Shared, finishes: &[Finish]) -> Option<Settled> {
             Err(error) => error,
         };
         let marks: usize = finishes.iter().map(|finish| finish.marks.len()).sum();
-        if shared.stopping.is_cancelled() {
+        if !error.is_transient() && finishes.len() > 1 {
+            return one_by_one(shared, finishes).await;
+        }
+        if shared.stopping.is_cancelled() || !error.is_transient() {
             let until = *giving_up.get_or_insert(Instant::now() + shared.config.patience);
             if Instant::now() > until {
-                tracing::error!(%error, marks, "answers could not be written down before the end: they will be in doubt");
+                tracing::error!(%error, marks, "answers could not be written down: when their lease has lapsed they are in doubt");
                 return None;
             }
         }
@@ -103,6 +107,21 @@ async fn write_down(shared: &Shared, finishes: &[Finish]) -> Option<Settled> {
         tokio::time::sleep(jitter(pause)).await;
         pause = (pause * 2).min(RETRY_MAX);
     }
+}
+
+/// Where the store refuses a group for good, as when an adopted table's trigger refuses a write-back: one lease's marks must not keep
+/// those of the others from being written down.
+async fn one_by_one(shared: &Shared, finishes: &[Finish]) -> Option<Settled> {
+    let mut all = Settled::default();
+    for finish in finishes {
+        let one = Box::pin(write_down(shared, std::slice::from_ref(finish))).await.unwrap_or_default();
+        all.facts += one.facts;
+        all.repeats += one.repeats;
+        all.contradictions += one.contradictions;
+        all.moved += one.moved;
+        all.fenced += one.fenced;
+    }
+    Some(all)
 }
 
 fn warn(target: &Target, settled: &Settled) {
