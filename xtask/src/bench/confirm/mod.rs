@@ -17,7 +17,6 @@ mod workers;
 use anyhow::{Context, Result, bail};
 
 use super::postgres::Postgres;
-use super::results::Outcome;
 use super::{Bench, median};
 
 pub(super) const CASES: &[&str] = &[
