@@ -21,6 +21,9 @@ TARGETS = (
     "/v1/receipts/{id}*?topic=orders*",
     "/data/{id}*",
     "/v1/reconcile?topic=orders*",
+    "/rest/v1/orders?order=n&limit=2&cursor=AAAA*",
+    "/v1/confirmations?topic=eq.orders*&state=eq.dead*",
+    "/v1/confirmations/{id}*",
 )
 BY_DESIGN = "/v1/sql?q=select+city+from+orders+where+n+%3D+1*"
 
