@@ -7,18 +7,16 @@ use axum::response::Response;
 use bytes::Bytes;
 use caudal_core::confirm::Fact;
 use caudal_core::confirm::ports::{Acted, Confirmation};
-use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar, Selected};
-use caudal_core::row::field;
-use caudal_core::schema::ID;
+use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar};
 use caudal_core::time::Instant;
 use caudal_core::topic::TopicName;
-use futures_util::StreamExt;
 use http::{HeaderMap, Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use crate::operate::ids;
 use crate::problem::{Problem, json_response};
 use crate::read::record::parse_id;
 use crate::read::table::{self, plan_of};
@@ -193,17 +191,6 @@ fn aside_plan(app: &App, query: &str) -> Result<ReadPlan, Problem> {
         plan.order.push(OrderBy::column(at));
     }
     Ok(plan)
-}
-
-async fn ids(app: &App, mut plan: ReadPlan) -> Result<Vec<Uuid>, Problem> {
-    plan.select.clear();
-    plan.select.push(Selected::column(0, ID));
-    let mut rows = app.engine.store.read(plan).await?;
-    let mut ids = Vec::new();
-    while let Some(batch) = rows.next().await {
-        ids.extend(batch?.rows().filter_map(|mut row| row.next().flatten().map(field::uuid)));
-    }
-    Ok(ids)
 }
 
 pub(crate) async fn pause(State(app): AppState, body: Bytes) -> Result<Response, Problem> {

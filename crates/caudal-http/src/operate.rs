@@ -270,7 +270,8 @@ fn dead_plan(app: &App, query: &str) -> Result<ReadPlan, Problem> {
     Ok(plan)
 }
 
-async fn ids(app: &App, mut plan: ReadPlan) -> Result<Vec<Uuid>, Problem> {
+/// The ids of a plan's rows.
+pub(crate) async fn ids(app: &App, mut plan: ReadPlan) -> Result<Vec<Uuid>, Problem> {
     plan.select.clear();
     plan.select.push(Selected::column(0, ID));
     let mut rows = app.engine.store.read(plan).await?;

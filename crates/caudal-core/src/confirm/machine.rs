@@ -194,6 +194,15 @@ mod tests {
         }
     }
 
+    /// A batch may wait for the rate's sake until the endpoint has forgotten the key.
+    #[test]
+    fn what_waited_too_long_after_its_claim_is_not_sent_again() {
+        let policy = policy(false, Some(100));
+        assert_eq!(step(&policy, &in_doubt(5).later(Duration::from_secs(80))), Step::Call);
+        let waited = in_doubt(5).later(Duration::from_secs(90));
+        assert!(matches!(step(&policy, &waited), Step::Mark(Mark::Held { maybe_done: true, .. })));
+    }
+
     #[test]
     fn crashes_and_deadlines_end_in_dead() {
         let poison = Item { crashes: 3, ..in_doubt(1) };

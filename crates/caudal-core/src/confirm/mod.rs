@@ -171,6 +171,12 @@ impl Item {
         between(self.since, self.claimed)
     }
 
+    /// The same item as it is this long after its claim, for whoever made it wait.
+    pub fn later(self, by: Duration) -> Self {
+        let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
+        Self { claimed: Instant(self.claimed.0.saturating_add(by)), ..self }
+    }
+
     /// How long ago it was first sent, as of its claim.
     pub fn sent_ago(&self) -> Option<Duration> {
         self.first_sent.map(|sent| between(sent, self.claimed))

@@ -98,6 +98,10 @@ impl Work<'_> {
         let admitted = target.admit(self.held).await;
         target.started(1);
         let Some(admitted) = admitted else { return self.done(item, Mark::Release).await };
+        // It may have waited for its turn, and its key or its deadline may have run out meanwhile.
+        if let Step::Mark(mark) = step(target, &item.clone().later(self.asked_at.elapsed())) {
+            return self.done(uncalled(item), mark).await;
+        }
         let config = &target.config;
         let call =
             Call { topic: &config.topic, key: target.keys.key(item.id), attempt: item.attempts + 1, item: &item };

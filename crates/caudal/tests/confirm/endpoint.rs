@@ -106,15 +106,20 @@ async fn an_outage_spends_no_attempts(store: Store) {
 
 /// The endpoint confirms and later says the opposite. What was said first stands; what came after raises an alarm.
 async fn contradictions_are_kept_and_the_first_stands(store: Store) {
-    let slow = Behaviour { lies: 1.0, delays: 1.0, delay_ms: 1_500, ..Behaviour::default() };
+    let slow = Behaviour { lies: 1.0, delays: 1.0, delay_ms: 2_500, ..Behaviour::default() };
     let settings = "key_retention = \"1h\"\ntimeout = \"10s\"\nconcurrency = 50";
     let mut fleet = Fleet::start(store, slow, settings).await;
     fleet.enqueue(20).await;
     fleet.worker();
-    fleet.reach(&["calling"], 20).await;
-    // The first worker sleeps through its lease with answers on their way; the second asks again and hears the opposite.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    // The first worker sleeps through its lease with answers on their way; the second asks again, once all is done, and hears the
+    // opposite.
+    while fleet.endpoint.totals().calls < 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     fleet.workers[0].freeze().unwrap();
+    while fleet.endpoint.totals().effects < 20 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     fleet.worker();
     fleet.reach(&["confirmed", "rejected"], 20).await;
     let before = fleet.states().await;
