@@ -10,7 +10,7 @@ use crate::output_of;
 const SCRIPT: &str = include_str!("limit.sql");
 const CONNECTIONS: u64 = 4;
 /// The store's own tables.
-const TABLES: &str = "crates/caudal-store/src/postgres/migrations/0004_confirm.sql";
+const TABLES: [&str; 2] = ["0004_confirm.sql", "0005_confirm_find.sql"];
 
 /// Records of as many bytes as Caudal's, all pending.
 const FILL: &str = "
@@ -44,7 +44,10 @@ pub(super) fn claim_and_settle(bench: &Bench, postgres: &Postgres, batch: u64) -
 }
 
 fn fill(bench: &Bench, database: &Database<'_>, count: u64) -> Result<()> {
-    output_of(database.psql().arg("-f").arg(bench.root.join(TABLES)))?;
+    let migrations = bench.root.join("crates/caudal-store/src/postgres/migrations");
+    for file in TABLES {
+        output_of(database.psql().arg("-f").arg(migrations.join(file)))?;
+    }
     let note: serde_json::Value = serde_json::from_str(&payment(0))?;
     let note = format!("'{}'", note["note"].as_str().unwrap_or_default());
     database.sql(&FILL.replace("$note", &note).replace("$count", &count.to_string())).map(drop)

@@ -15,6 +15,8 @@ mod adopt;
 mod beat;
 mod claim;
 mod enqueue;
+#[cfg(test)]
+mod find_test;
 mod operate;
 mod settle;
 mod settling;

@@ -46,7 +46,7 @@ select l.topic, l.name, case when l.paused_at is not null then coalesce(l.paused
        array(select s.n from by_state s where s.lane = l.lane order by s.state)
 from _confirm_lanes l order by l.topic, l.name";
 
-const ONE: &str = "
+pub(super) const ONE: &str = "
 select topic, lane, state, attempts, crashes, maybe_done, since, first_sent, due, at, code, detail
 from _confirmations where _id = $1 limit 1";
 
@@ -62,7 +62,7 @@ update _confirm_lanes set paused_at = null, paused_reason = null
 where topic = $1 and ($2::text is null or name = $2) and paused_at is not null returning 1";
 
 /// From the places where surely nothing was done. A claim that is under way has the row, and this waits for it.
-const VOID: &str = "
+pub(super) const VOID: &str = "
 with r as (delete from _confirm_ready where tx = $1 and not doubt returning lane, attempts, since),
 d as (delete from _confirm_deferred where tx = $1 and not doubt returning lane, attempts, since),
 a as (delete from _confirm_aside where tx = $1 and not maybe_done returning lane, attempts, since),
@@ -87,7 +87,7 @@ from a returning 1";
 
 /// Whatever holds the transaction keeps it until its turn comes, and finds the outcome then; but a row that nobody looks at twice
 /// has to go.
-const RESOLVE: &str = "
+pub(super) const RESOLVE: &str = "
 with r as (delete from _confirm_ready where tx = $1),
 d as (delete from _confirm_deferred where tx = $1),
 a as (delete from _confirm_aside where tx = $1)
