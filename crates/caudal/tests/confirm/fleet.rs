@@ -13,6 +13,8 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 pub(crate) const TOPIC: &str = "payments";
+/// Transactions looked at together.
+const PAGE: usize = 100_000;
 /// How long work that must end is waited for.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -36,6 +38,11 @@ impl Store {
         let home = tempfile::Builder::new().prefix("caudal-confirm").tempdir().unwrap();
         Self { url: format!("sqlite:{}", home.path().join("shared.db").display()), _home: Some(home) }
     }
+}
+
+/// A million transactions are for a release build: `CAUDAL_TEST_BINARY`.
+fn binary() -> String {
+    std::env::var("CAUDAL_TEST_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_caudal").to_owned())
 }
 
 pub(crate) struct Fleet {
@@ -63,7 +70,7 @@ impl Fleet {
             kept.join("\n")
         )
         .replace("${endpoint}", &endpoint.url(""));
-        let server = Server::new(env!("CARGO_BIN_EXE_caudal")).unwrap().store(&store.url).broker("none:");
+        let server = Server::new(&binary()).unwrap().store(&store.url).broker("none:");
         let mut server = server.topic(TOPIC, None, &settings).roles("api,worker").env("CAUDAL_LOG__LEVEL", "warn");
         server.start().await.unwrap();
         Self { endpoint, server, workers: Vec::new(), settings, environment: Vec::new(), store }
@@ -81,7 +88,7 @@ impl Fleet {
 
     /// Starts another worker.
     pub(crate) fn worker(&mut self) -> &mut Server {
-        let mut worker = Server::new(env!("CARGO_BIN_EXE_caudal")).unwrap().store(&self.store.url).broker("none:");
+        let mut worker = Server::new(&binary()).unwrap().store(&self.store.url).broker("none:");
         worker = worker.topic(TOPIC, None, &self.settings).roles("confirm").env("CAUDAL_CONFIRM__IDLE_BEAT_MS", "200");
         worker.set_env("CAUDAL_LOG__LEVEL", "warn");
         for (name, value) in &self.environment {
@@ -154,8 +161,15 @@ impl Fleet {
 
     /// What the store says of each transaction.
     pub(crate) async fn states(&self) -> BTreeMap<Uuid, Value> {
-        let answer =
-            self.api().get("/v1/confirmations?select=_id,state,attempts,crashes,maybe_done,code,detail").await.unwrap();
+        self.states_after(Uuid::nil()).await
+    }
+
+    /// What it says of the next so many.
+    async fn states_after(&self, last: Uuid) -> BTreeMap<Uuid, Value> {
+        let path = format!(
+            "/v1/confirmations?select=_id,state,attempts,crashes,maybe_done,code,detail&_id=gt.{last}&order=_id&limit={PAGE}"
+        );
+        let answer = self.api().get(&path).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
         let rows = answer.json();
         let rows = rows.as_array().unwrap();
@@ -176,7 +190,17 @@ impl Fleet {
             ));
         }
         let keys = Keys::of(&TopicName::parse(TOPIC).unwrap(), "confirm");
-        for (id, row) in self.states().await {
+        let mut page = self.states().await;
+        while let Some(last) = page.last_key_value().map(|(id, _)| *id) {
+            self.agree(&keys, page)?;
+            page = self.states_after(last).await;
+        }
+        Ok(())
+    }
+
+    /// The store against the endpoint's own books.
+    fn agree(&self, keys: &Keys, states: BTreeMap<Uuid, Value>) -> Result<(), String> {
+        for (id, row) in states {
             let did = self.endpoint.effects(keys.key(id));
             let (effects, declined) = did.map_or((0, false), |did| (did.effects, did.declined));
             let state = row["state"].as_str().unwrap();

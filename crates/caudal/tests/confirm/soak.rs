@@ -1,6 +1,6 @@
 //! A great many transactions, workers that are killed all the time, connections that are cut, answers that lie in ten ways.
 //!
-//! `CAUDAL_SOAK_CONFIRM=1000000` runs the whole of it; without it, a sample.
+//! `CAUDAL_SOAK_CONFIRM=1000000` runs the whole of it, best with a release build in `CAUDAL_TEST_BINARY`; without it, a sample.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn nothing_is_lost_and_nothing_done_twice() {
                where datname = current_database() and pid <> pg_backend_pid() order by random() limit 3";
     let every = if count > 100_000 { 1_500 } else { 250 };
     let (mut killed, mut cuts_made, mut zombies) = (0, 0, 0);
-    while killed < kills {
+    while killed < kills || cuts_made < cuts {
         tokio::time::sleep(Duration::from_millis(chance.between(every / 2, every))).await;
         let at = chance.between(0, fleet.workers.len() as u64 - 1) as usize;
         match chance.between(0, 3) {
@@ -49,11 +49,12 @@ async fn nothing_is_lost_and_nothing_done_twice() {
                 fleet.worker();
                 zombies += 1;
             }
-            _ => {
+            _ if killed < kills => {
                 fleet.workers.swap_remove(at).kill().unwrap();
                 fleet.worker();
                 killed += 1;
             }
+            _ => {}
         }
     }
     fleet.assert_clean_within(Duration::from_secs(1_800)).await;

@@ -24,10 +24,19 @@ where lease = :lease and worker = 'limit-' || :client_id::text returning 1;
 begin;
 select l.lease, l.lane, l.rank, l.called_at, l.items, l.shrunk from _confirm_leases l
 where l.lease = :lease and l.worker = 'limit-' || :client_id::text for update of l;
-insert into _confirm_outcomes (tx, lane, state, attempts, code, fence, since, at, detail)
-select u.tx, :lane, 'confirmed', 1, 200, :lease, u.since, clock_timestamp(), ''
-from unnest(:txs::uuid[], :sinces::timestamptz[]) with ordinality as u(tx, since, n)
-order by u.tx, u.n on conflict (tx) do nothing;
+with put as (
+  insert into _confirm_outcomes (tx, lane, state, attempts, code, fence, since, at, detail)
+  select u.tx, :lane, 'confirmed', 1, 200, :lease, u.since, clock_timestamp(), ''
+  from unnest(:txs::uuid[], :sinces::timestamptz[]) with ordinality as u(tx, since, n)
+  order by u.tx, u.n on conflict (tx) do nothing returning lane, state),
+counted as (
+  insert into _confirm_counts as c (lane, writer, enqueued, confirmed, rejected)
+  select lane, 'limit-' || :client_id::text, 0, count(*) filter (where state = 'confirmed'),
+         count(*) filter (where state = 'rejected')
+  from put group by lane order by lane
+  on conflict (lane, writer) do update set
+    confirmed = c.confirmed + excluded.confirmed, rejected = c.rejected + excluded.rejected)
+select count(*) from put;
 \endpipeline
 \startpipeline
 delete from _confirm_leases where lease = :lease;

@@ -10,7 +10,7 @@ use tokio_postgres::{Error, Row};
 use super::super::PostgresStore;
 use super::super::connect::Conn;
 use super::super::error::store_error;
-use super::{committed, micros};
+use super::{committed, micros, number};
 
 /// Leases ended by one beat at most; the next one goes on.
 const LAPSE_MAX: i64 = 100;
@@ -148,10 +148,6 @@ async fn keep_house(
         beaten(&lanes, lapsed, promoted, workers)
     };
     committed(conn, all).await
-}
-
-fn number(rows: &[Row]) -> Result<u64, Error> {
-    rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)).map(|n| n as u64)
 }
 
 fn beaten(lanes: &[Row], lapsed: u64, promoted: u64, workers: u64) -> Result<Beaten, Error> {

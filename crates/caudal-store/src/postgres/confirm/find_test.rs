@@ -33,7 +33,7 @@ async fn a_pending_transaction_is_found_without_looking_at_all() {
     let ids = client.query("select tx from _confirm_ready order by pos offset 30000 limit 2", &[]).await.expect("ids");
     let [one, two]: [Uuid; 2] = [0, 1].map(|n| ids[n].get(0));
     let (attempts, since) = (0, std::time::SystemTime::UNIX_EPOCH);
-    let resolve: [Typed<'_>; 7] = [
+    let resolve: [Typed<'_>; 8] = [
         (&two, Type::UUID),
         (&"confirmed", Type::TEXT),
         (&"seen", Type::TEXT),
@@ -41,9 +41,13 @@ async fn a_pending_transaction_is_found_without_looking_at_all() {
         (&attempts, Type::INT4),
         (&since, Type::TIMESTAMPTZ),
         (&"default", Type::TEXT),
+        (&"test", Type::TEXT),
     ];
-    let asked: [(&str, &[Typed<'_>]); 3] =
-        [(ONE, &[(&one, Type::UUID)]), (VOID, &[(&one, Type::UUID), (&"wrong", Type::TEXT)]), (RESOLVE, &resolve)];
+    let asked: [(&str, &[Typed<'_>]); 3] = [
+        (ONE, &[(&one, Type::UUID)]),
+        (VOID, &[(&one, Type::UUID), (&"wrong", Type::TEXT), (&"test", Type::TEXT)]),
+        (RESOLVE, &resolve),
+    ];
     for (sql, params) in asked {
         let plan = client.query_typed(&format!("explain (analyze, buffers, timing off) {sql}"), params).await;
         let plan: Vec<String> = plan.expect("explained").iter().map(|row| row.get(0)).collect();

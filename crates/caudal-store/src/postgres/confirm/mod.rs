@@ -130,6 +130,11 @@ fn count(n: i32) -> u32 {
 }
 
 impl PostgresStore {
+    /// The name of the row in which what one connection ended is counted: nobody waits for another to count.
+    fn counts_as(&self, lease: &super::pool::Lease) -> String {
+        format!("{}/confirm/{}", self.instance, lease.number)
+    }
+
     /// One short statement that changes something. What it did is unknown when the connection breaks.
     async fn confirm(&self, sql: &str, params: &[Typed<'_>]) -> Result<Vec<tokio_postgres::Row>, StoreError> {
         self.ask_over(&self.confirmers, sql, params, false).await
@@ -184,6 +189,11 @@ impl PostgresStore {
         }
         Ok(numbers)
     }
+}
+
+/// What a statement says that counts.
+fn number(rows: &[tokio_postgres::Row]) -> Result<u64, tokio_postgres::Error> {
+    rows.first().map_or(Ok(0), |row| row.try_get::<_, i64>(0)).map(|n| n as u64)
 }
 
 /// The end of a transaction together with what goes before it: one round trip.

@@ -19,7 +19,8 @@ use crate::settle::without_nul;
 /// How often somebody else may move a transaction under an operator's hands before that is an error.
 const RACES_MAX: usize = 5;
 
-/// In one statement, so that the numbers are of one moment.
+/// In one statement, so that the numbers are of one moment. What is open is counted, what has ended was when it was written: that is
+/// ever more.
 const NUMBERS: &str = "
 with open as (
   select lane, case when doubt then 'doubt' else 'pending' end as state, since
@@ -36,14 +37,17 @@ with open as (
 by_state as (
   select lane, state, count(*) as n, min(since) as oldest from open group by lane, state
   union all
-  select lane, state, count(*), null from _confirm_outcomes group by lane, state)
+  select c.lane, e.state, sum(e.n), null
+  from _confirm_counts c
+  cross join lateral (values ('confirmed', c.confirmed), ('rejected', c.rejected), ('void', c.void)) as e(state, n)
+  group by c.lane, e.state)
 select l.topic, l.name, case when l.paused_at is not null then coalesce(l.paused_reason, '') end,
        (select coalesce(sum(c.enqueued), 0)::int8 from _confirm_counts c where c.lane = l.lane),
        (select count(distinct tx) from _confirm_contradictions c where c.lane = l.lane),
        (select extract(epoch from clock_timestamp() - min(s.oldest))::int8 from by_state s
          where s.lane = l.lane and s.state in ('pending', 'doubt', 'retry')),
        array(select s.state::text from by_state s where s.lane = l.lane order by s.state),
-       array(select s.n from by_state s where s.lane = l.lane order by s.state)
+       array(select s.n::int8 from by_state s where s.lane = l.lane order by s.state)
 from _confirm_lanes l order by l.topic, l.name";
 
 pub(super) const ONE: &str = "
@@ -66,10 +70,15 @@ pub(super) const VOID: &str = "
 with r as (delete from _confirm_ready where tx = $1 and not doubt returning lane, attempts, since),
 d as (delete from _confirm_deferred where tx = $1 and not doubt returning lane, attempts, since),
 a as (delete from _confirm_aside where tx = $1 and not maybe_done returning lane, attempts, since),
-u as (select * from r union all select * from d union all select * from a)
-insert into _confirm_outcomes (tx, lane, state, attempts, fence, since, at, detail)
-select $1, lane, 'void', attempts, 0, since, clock_timestamp(), $2 from u limit 1
-on conflict (tx) do nothing returning 1";
+u as (select * from r union all select * from d union all select * from a),
+put as (
+  insert into _confirm_outcomes (tx, lane, state, attempts, fence, since, at, detail)
+  select $1, lane, 'void', attempts, 0, since, clock_timestamp(), $2 from u limit 1
+  on conflict (tx) do nothing returning lane),
+counted as (
+  insert into _confirm_counts as c (lane, writer, enqueued, void) select lane, $3, 0, 1 from put
+  on conflict (lane, writer) do update set void = c.void + excluded.void)
+select lane from put";
 
 /// As careful as before about what kills workers, but counted anew. What was surely never done waits anew, too: its deadline
 /// would end it at once.
@@ -90,10 +99,17 @@ from a returning 1";
 pub(super) const RESOLVE: &str = "
 with r as (delete from _confirm_ready where tx = $1),
 d as (delete from _confirm_deferred where tx = $1),
-a as (delete from _confirm_aside where tx = $1)
-insert into _confirm_outcomes (tx, lane, state, attempts, fence, since, at, detail)
-select $1, l.lane, $2, $5, 0, $6, clock_timestamp(), $3 from _confirm_lanes l where l.topic = $4 and l.name = $7
-on conflict (tx) do nothing returning lane";
+a as (delete from _confirm_aside where tx = $1),
+put as (
+  insert into _confirm_outcomes (tx, lane, state, attempts, fence, since, at, detail)
+  select $1, l.lane, $2, $5, 0, $6, clock_timestamp(), $3 from _confirm_lanes l where l.topic = $4 and l.name = $7
+  on conflict (tx) do nothing returning lane, state),
+counted as (
+  insert into _confirm_counts as c (lane, writer, enqueued, confirmed, rejected)
+  select lane, $8, 0, (state = 'confirmed')::int, (state = 'rejected')::int from put
+  on conflict (lane, writer) do update set
+    confirmed = c.confirmed + excluded.confirmed, rejected = c.rejected + excluded.rejected)
+select lane from put";
 
 impl PostgresStore {
     pub(super) async fn lane_numbers(&self) -> Result<Vec<LaneStatus>, StoreError> {
@@ -130,9 +146,10 @@ impl PostgresStore {
     }
 
     pub(super) async fn void_one(&self, id: Uuid, reason: &str) -> Result<Acted, StoreError> {
-        let reason = without_nul(reason);
+        let (reason, writer) = (without_nul(reason), self.people());
+        let params: [Typed<'_>; 3] = [(&id, Type::UUID), (&reason, Type::TEXT), (&writer, Type::TEXT)];
         for _ in 0..RACES_MAX {
-            if !self.confirm(VOID, &[(&id, Type::UUID), (&reason, Type::TEXT)]).await?.is_empty() {
+            if !self.confirm(VOID, &params).await?.is_empty() {
                 return Ok(Acted::Done);
             }
             let Some(now) = self.state_of(id).await? else { return Ok(Acted::Unknown) };
@@ -164,7 +181,8 @@ impl PostgresStore {
             return ended(now.state);
         }
         let (reason, attempts, since) = (without_nul(reason), super::int(now.attempts), Stamp(now.since));
-        let params: [Typed<'_>; 7] = [
+        let writer = self.people();
+        let params: [Typed<'_>; 8] = [
             (&id, Type::UUID),
             (&fact.state().name(), Type::TEXT),
             (&reason, Type::TEXT),
@@ -172,6 +190,7 @@ impl PostgresStore {
             (&attempts, Type::INT4),
             (&since, Type::TIMESTAMPTZ),
             (&now.lane, Type::TEXT),
+            (&writer, Type::TEXT),
         ];
         let rows = self.confirm(RESOLVE, &params).await?;
         let Some(row) = rows.first() else {
@@ -181,6 +200,11 @@ impl PostgresStore {
         let lane = LaneId(row.try_get(0).map_err(store_error)?);
         self.write_back(lane, id).await?;
         Ok(Acted::Done)
+    }
+
+    /// The name of the row in which what people ended by this process is counted.
+    fn people(&self) -> String {
+        format!("{}/people", self.instance)
     }
 
     async fn write_back(&self, lane: LaneId, id: Uuid) -> Result<(), StoreError> {

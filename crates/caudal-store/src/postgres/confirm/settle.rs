@@ -18,7 +18,7 @@ use super::super::connect::Conn;
 use super::super::error::store_error;
 use super::super::wire::Stamp;
 use super::settling::{Facts, Leaving, Moves};
-use super::{adopt, committed};
+use super::{adopt, committed, number};
 
 /// Its items are read only where some of them are moved.
 const LOCK: &str = "
@@ -28,13 +28,22 @@ join unnest($1::int8[], $2::text[], $3::bool[]) as u(lease, worker, moves) on u.
 order by l.lease for update of l";
 const LOCK_TYPES: [Type; 3] = [Type::INT8_ARRAY, Type::TEXT_ARRAY, Type::BOOL_ARRAY];
 
-/// In the order of the keys, so that two who settle the same wait for each other and not in a circle.
+/// In the order of the keys, so that two who settle the same wait for each other and not in a circle. Counted beside, in a row that
+/// only this connection writes: nobody counts all outcomes to say how many there are.
 const FACTS: &str = "
-insert into _confirm_outcomes (tx, lane, state, attempts, code, fence, since, at, detail)
-select u.tx, u.lane, u.state, u.attempts, u.code, u.fence, u.since, clock_timestamp(), u.detail
-from unnest($1::uuid[], $2::int4[], $3::text[], $4::int4[], $5::int4[], $6::int8[], $7::timestamptz[], $8::text[])
-  with ordinality as u(tx, lane, state, attempts, code, fence, since, detail, n)
-order by u.tx, u.n on conflict (tx) do nothing";
+with put as (
+  insert into _confirm_outcomes (tx, lane, state, attempts, code, fence, since, at, detail)
+  select u.tx, u.lane, u.state, u.attempts, u.code, u.fence, u.since, clock_timestamp(), u.detail
+  from unnest($1::uuid[], $2::int4[], $3::text[], $4::int4[], $5::int4[], $6::int8[], $7::timestamptz[], $8::text[])
+    with ordinality as u(tx, lane, state, attempts, code, fence, since, detail, n)
+  order by u.tx, u.n on conflict (tx) do nothing returning lane, state),
+counted as (
+  insert into _confirm_counts as c (lane, writer, enqueued, confirmed, rejected)
+  select lane, $9, 0, count(*) filter (where state = 'confirmed'), count(*) filter (where state = 'rejected')
+  from put group by lane order by lane
+  on conflict (lane, writer) do update set
+    confirmed = c.confirmed + excluded.confirmed, rejected = c.rejected + excluded.rejected)
+select count(*) from put";
 
 /// A statement of its own: the one before cannot see what it waited for.
 const CONTRADICTIONS: &str = "
@@ -145,9 +154,10 @@ impl PostgresStore {
         let begin = self.begin.as_str();
         let mut lease = self.confirmers.lease().await?;
         lease.begin_work();
+        let writer = self.counts_as(&lease);
         let conn = lease.conn().await?;
         let work = async {
-            let (locked, new) = lock_and_write(conn, begin, parts, &facts).await?;
+            let (locked, new) = lock_and_write(conn, begin, parts, &facts, &writer).await?;
             let rest = Rest::of(parts, &locked, &facts, called);
             let adopted = self.adopted_among(parts, &facts);
             finish(conn, &facts, new, rest, adopted).await
@@ -208,9 +218,10 @@ async fn lock_and_write(
     begin: &str,
     parts: &[Part<'_>],
     facts: &Facts,
+    writer: &str,
 ) -> Result<(HashMap<i64, Locked>, u64), StoreError> {
     let lock = conn.prepare(LOCK, &LOCK_TYPES).await.map_err(store_error)?;
-    let write = conn.prepare(FACTS, &Facts::TYPES).await.map_err(store_error)?;
+    let write = conn.prepare(FACTS, &Facts::TYPES_AND_WRITER).await.map_err(store_error)?;
     let numbers: Vec<i64> = parts.iter().map(|part| part.lease.number).collect();
     let workers: Vec<&str> = parts.iter().map(|part| &*part.lease.worker).collect();
     let moves: Vec<bool> = parts.iter().map(|part| !part.moves.is_empty()).collect();
@@ -218,7 +229,7 @@ async fn lock_and_write(
     let writing = async {
         match facts.txs.is_empty() {
             true => Ok(0),
-            false => conn.execute(&write, &facts.params()).await,
+            false => conn.query(&write, &facts.params_and(&writer)).await.and_then(|rows| number(&rows)),
         }
     };
     let values: [&(dyn ToSql + Sync); 3] = [&numbers, &workers, &moves];

@@ -34,6 +34,12 @@ impl Facts {
         Type::TEXT_ARRAY,
     ];
 
+    /// For a statement that counts them, too.
+    pub(super) const TYPES_AND_WRITER: [Type; 9] = {
+        let [a, b, c, d, e, f, g, h] = Self::TYPES;
+        [a, b, c, d, e, f, g, h, Type::TEXT]
+    };
+
     pub(super) fn push(&mut self, lease: &Lease, item: &Item, state: State, code: Option<u16>, detail: &str) {
         self.txs.push(item.id);
         self.lanes.push(lease.lane.0);
@@ -47,6 +53,11 @@ impl Facts {
 
     pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 8] {
         [&self.txs, &self.lanes, &self.states, &self.attempts, &self.codes, &self.fences, &self.sinces, &self.details]
+    }
+
+    pub(super) fn params_and<'a>(&'a self, writer: &'a (dyn ToSql + Sync)) -> [&'a (dyn ToSql + Sync); 9] {
+        let [a, b, c, d, e, f, g, h] = self.params();
+        [a, b, c, d, e, f, g, h, writer]
     }
 }
 
