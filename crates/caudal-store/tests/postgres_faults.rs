@@ -312,7 +312,7 @@ async fn starts_before_its_server() {
     let store = PostgresStore::new(PostgresConfig::new(server.url(), "test")).expect("no connection is needed");
     assert!(store.migrate().await.expect_err("the server is down").is_transient());
     server.start_again().expect("start");
-    assert_eq!(store.migrate().await.expect("migrate").len(), 4);
+    assert_eq!(store.migrate().await.expect("migrate").len(), 5);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
