@@ -6,10 +6,12 @@
 
 mod field;
 mod path;
+mod record;
 mod same;
 
 pub use field::{write_field, write_field_plain, write_row};
 pub use path::{as_text, item, member};
+pub use record::{read_record, same_record};
 pub use same::same;
 
 use std::borrow::Cow;

@@ -12,7 +12,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use crate::confirm::LaneId;
-use crate::confirm::ports::{Confirm, OperateConfirmations};
+use crate::confirm::ports::Confirmations;
 use crate::dead_letter::{DeadLetter, KeptDeadLetter};
 use crate::error::{BrokerError, StoreError};
 use crate::message::{Delivery, Durability, Marks, Message, Position};
@@ -318,9 +318,9 @@ pub trait Retain: Send + Sync {
 }
 
 /// Everything a store does.
-pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain + Confirm + OperateConfirmations {}
+pub trait Store: Append + Catalogue + Read + Analyse + Operate + Retain + Confirmations {}
 
-impl<T: Append + Catalogue + Read + Analyse + Operate + Retain + Confirm + OperateConfirmations> Store for T {}
+impl<T: Append + Catalogue + Read + Analyse + Operate + Retain + Confirmations> Store for T {}
 
 /// Publishing to a broker.
 #[async_trait]

@@ -151,7 +151,8 @@ pub(crate) fn take(engine: &Engine, topic: &Topic, building: &mut Building, deli
     let _ = building.push(topic, record, Some(arrived));
 }
 
-fn open(delivery: Delivery) -> (Record, Arrived) {
+/// What a delivery holds, and who it says it is.
+pub(crate) fn open(delivery: Delivery) -> (Record, Arrived) {
     let id = match delivery.origin {
         Origin::Accepted => Some(delivery.message.id),
         Origin::Foreign => None,

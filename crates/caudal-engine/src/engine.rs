@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use caudal_core::confirm::ports::Confirmations;
 use caudal_core::error::{BrokerError, StoreError};
 use caudal_core::message::Durability;
 use caudal_core::ports::{Broker, Probe, Store};
@@ -63,8 +64,10 @@ pub struct Engine {
     pub(crate) keys: KeysInFlight,
     /// Dead letters as a table that readers see.
     pub dead_letters: Arc<Table>,
-    /// Confirmations as a table that readers see.
-    pub confirmations: Arc<Table>,
+    /// Where confirmations are kept: the store, or a place of their own.
+    pub confirmations: Arc<dyn Confirmations>,
+    /// Confirmations as a table that readers see; `None` where they are kept outside the store, which has no such table.
+    pub confirmation_table: Option<Arc<Table>>,
     pub(crate) found: Found,
     confirming: OnceCell<Confirming>,
     stopping: CancellationToken,
@@ -88,7 +91,22 @@ impl Engine {
         broker: Option<Arc<dyn Broker>>,
         config: EngineConfig,
     ) -> Arc<Self> {
+        Self::with_confirmations(topics, store, broker, None, config)
+    }
+
+    /// The same with confirmations kept outside the store. No topic may have lanes then: what is stored and what becomes pending
+    /// would not be one transaction.
+    pub fn with_confirmations(
+        topics: Topics,
+        store: Arc<dyn Store>,
+        broker: Option<Arc<dyn Broker>>,
+        outside: Option<Arc<dyn Confirmations>>,
+        config: EngineConfig,
+    ) -> Arc<Self> {
+        let confirmation_table = outside.is_none().then(|| Arc::new(Table::confirmations()));
         Arc::new(Self {
+            confirmations: outside.unwrap_or_else(|| store.clone()),
+            confirmation_table,
             topics,
             store,
             broker,
@@ -96,7 +114,6 @@ impl Engine {
             waiters: Waiters::default(),
             keys: KeysInFlight::default(),
             dead_letters: Arc::new(Table::dead_letters()),
-            confirmations: Arc::new(Table::confirmations()),
             found: Found::default(),
             confirming: OnceCell::new(),
             stopping: CancellationToken::new(),
@@ -112,10 +129,7 @@ impl Engine {
         for topic in self.topics.iter() {
             let beyond = self.store.ensure_table(&topic.table()).await?;
             evolve::adopt(topic, &beyond);
-            let lanes = topic.lane_specs();
-            if !lanes.is_empty() {
-                topic.set_lanes(self.store.ensure_lanes(&lanes).await?);
-            }
+            topic.know_lanes(&*self.confirmations).await?;
         }
         self.read_relations().await?;
         Ok(applied)
@@ -180,7 +194,7 @@ impl Engine {
             let news = news(&target);
             (target, news)
         });
-        let store = self.store.clone();
+        let store = self.confirmations.clone();
         let start = || Confirming::start(store, targets.collect(), config, metrics);
         self.confirming.get_or_try_init(start).await.map(drop)
     }
@@ -198,7 +212,7 @@ impl Engine {
         let lanes = self.topics.iter().filter(|topic| topic.config.lanes.is_some());
         let news: Vec<_> = lanes.map(|topic| topic.news()).collect();
         if !news.is_empty() {
-            self.tasks.spawn(confirm::tell(self.store.clone(), news, self.stopping.clone()));
+            self.tasks.spawn(confirm::tell(self.confirmations.clone(), news, self.stopping.clone()));
         }
     }
 
@@ -251,8 +265,8 @@ impl Engine {
     }
 
     fn own_table(&self, name: &str) -> Option<Arc<Table>> {
-        let own = [&self.dead_letters, &self.confirmations];
-        if let Some(table) = own.into_iter().find(|table| table.name == name) {
+        let mut own = std::iter::once(&self.dead_letters).chain(&self.confirmation_table);
+        if let Some(table) = own.find(|table| table.name == name) {
             return Some(table.clone());
         }
         self.topics.get(name).map(|topic| topic.table())

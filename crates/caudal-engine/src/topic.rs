@@ -5,13 +5,13 @@ use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use caudal_core::confirm::LaneId;
-use caudal_core::confirm::ports::{LaneSpec, Records};
+use caudal_core::confirm::ports::{Confirmations, LaneSpec, Records};
 use caudal_core::encode::Encoder;
 use caudal_core::error::StoreError;
 use caudal_core::json_schema::{self, SchemaError};
 use caudal_core::ports::{AppendBatch, Lanes};
 use caudal_core::rejection::{Code, Rejection};
-use caudal_core::row::{Row, field};
+use caudal_core::row::{Row, RowBatch, field};
 use caudal_core::schema::{Column, ColumnType, Property, RecordSchema, Table, UnknownFields};
 use caudal_core::topic::TopicName;
 use serde_json::Value;
@@ -125,26 +125,35 @@ impl Topic {
         names.map(spec).collect()
     }
 
-    /// Notes the numbers that the store gave to [`lane_specs`](Self::lane_specs).
-    pub(crate) fn set_lanes(&self, lanes: Vec<LaneId>) {
-        // The store gives a lane the same number every time.
-        let _ = self.lanes.set(lanes);
+    /// Makes the topic's lanes known to where its confirmations are kept, and notes their numbers.
+    pub async fn know_lanes(&self, store: &dyn Confirmations) -> Result<(), StoreError> {
+        let specs = self.lane_specs();
+        if !specs.is_empty() {
+            // A lane has the same number every time.
+            let _ = self.lanes.set(store.ensure_lanes(&specs).await?);
+        }
+        Ok(())
     }
 
     /// Where each row of a batch is to be confirmed. Fails where the store was never asked for the lanes' numbers: a record that is
     /// stored without becoming pending would be forgotten.
     pub(crate) fn assign_lanes(&self, batch: &mut AppendBatch) -> Result<(), StoreError> {
-        let Some(config) = &self.config.lanes else { return Ok(()) };
+        batch.lanes = self.lanes_of(&batch.table, &batch.rows)?;
+        Ok(())
+    }
+
+    /// The lane of each of these rows.
+    pub(crate) fn lanes_of(&self, table: &Table, rows: &RowBatch) -> Result<Lanes, StoreError> {
+        let Some(config) = &self.config.lanes else { return Ok(Lanes::None) };
         let lanes = self.lanes.get().filter(|lanes| !lanes.is_empty());
         let lanes = lanes.ok_or_else(|| StoreError::unavailable("the topic's lanes are not known yet"))?;
         let last = lanes[lanes.len() - 1];
         let property = config.property.as_deref();
-        let column = property.and_then(|name| batch.table.written().position(|column| column.name == name));
-        batch.lanes = match column {
-            Some(column) => Lanes::Each(batch.rows.rows().map(|row| lane_of(row, column, config, lanes)).collect()),
+        let column = property.and_then(|name| table.written().position(|column| column.name == name));
+        Ok(match column {
+            Some(column) => Lanes::Each(rows.rows().map(|row| lane_of(row, column, config, lanes)).collect()),
             None => Lanes::All(last),
-        };
-        Ok(())
+        })
     }
 
     /// The encoder of the schema as it is now.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, RawQuery, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use caudal_core::confirm::Fact;
 use caudal_core::confirm::ports::{Acted, Confirmation};
 use caudal_core::plan::{Comparison, Filter, OrderBy, ReadPlan, Scalar};
+use caudal_core::schema::Table;
 use caudal_core::time::Instant;
 use caudal_core::topic::TopicName;
 use http::{HeaderMap, Method, StatusCode};
@@ -35,19 +36,31 @@ fn ok(body: Value) -> Response {
 
 /// The table of confirmations, with the grammar of `/rest/v1`.
 pub(crate) async fn list(state: AppState, method: Method, query: RawQuery, headers: HeaderMap) -> Response {
-    let name = state.engine.confirmations.name.clone();
+    let name = match confirmation_table(&state) {
+        Ok(table) => table.name.clone(),
+        Err(problem) => return problem.into_response(),
+    };
     table::table(state, method, Path(name), query, headers).await
+}
+
+/// Confirmations as a table, where the store has one.
+fn confirmation_table(app: &App) -> Result<&Arc<Table>, Problem> {
+    app.engine.confirmation_table.as_ref().ok_or_else(|| {
+        let detail = "confirmations are kept in DynamoDB here, which cannot be searched: ask for one transaction by its id, or for \
+                      the numbers of each lane at /v1/confirmations/lanes";
+        Problem::new(StatusCode::NOT_IMPLEMENTED, "not_searchable", detail)
+    })
 }
 
 /// Every lane with its numbers.
 pub(crate) async fn lanes(State(app): AppState) -> Result<Response, Problem> {
-    let lanes = app.engine.store.lanes().await?;
+    let lanes = app.engine.confirmations.lanes().await?;
     Ok(ok(json!({ "lanes": lanes })))
 }
 
 pub(crate) async fn one(State(app): AppState, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
-    let found = app.engine.store.confirmation(id).await?;
+    let found = app.engine.confirmations.confirmation(id).await?;
     Ok(ok(show(&found.ok_or_else(|| unknown(id))?)))
 }
 
@@ -132,7 +145,7 @@ fn reason(text: String) -> Result<String, Problem> {
 pub(crate) async fn void(State(app): AppState, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
     let word: Word = body_of(&body, r#"{"reason":"the order was withdrawn"}"#)?;
-    acted(id, "void", app.engine.store.void(id, &reason(word.reason)?).await?)
+    acted(id, "void", app.engine.confirmations.void(id, &reason(word.reason)?).await?)
 }
 
 pub(crate) async fn resolve(State(app): AppState, Path(id): Path<String>, body: Bytes) -> Result<Response, Problem> {
@@ -142,12 +155,12 @@ pub(crate) async fn resolve(State(app): AppState, Path(id): Path<String>, body: 
         FactName::Confirmed => Fact::Confirmed,
         FactName::Rejected => Fact::Rejected,
     };
-    acted(id, fact.state().name(), app.engine.store.resolve(id, fact, &reason(word.reason)?).await?)
+    acted(id, fact.state().name(), app.engine.confirmations.resolve(id, fact, &reason(word.reason)?).await?)
 }
 
 pub(crate) async fn redrive(State(app): AppState, Path(id): Path<String>) -> Result<Response, Problem> {
     let id = parse_id(&id)?;
-    acted(id, "redriven", app.engine.store.redrive(id).await?)
+    acted(id, "redriven", app.engine.confirmations.redrive(id).await?)
 }
 
 fn acted(id: Uuid, done: &str, acted: Acted) -> Result<Response, Problem> {
@@ -171,7 +184,7 @@ pub(crate) async fn redrive_many(State(app): AppState, RawQuery(query): RawQuery
     plan.limit = Some(plan.limit.unwrap_or(REDRIVE_MAX).min(REDRIVE_MAX));
     let (mut redriven, mut refused) = (0u64, 0u64);
     for id in ids(&app, plan).await? {
-        match app.engine.store.redrive(id).await? {
+        match app.engine.confirmations.redrive(id).await? {
             Acted::Done => redriven += 1,
             Acted::Unknown | Acted::Refused(_) => refused += 1,
         }
@@ -181,7 +194,7 @@ pub(crate) async fn redrive_many(State(app): AppState, RawQuery(query): RawQuery
 }
 
 fn aside_plan(app: &App, query: &str) -> Result<ReadPlan, Problem> {
-    let mut plan = plan_of(app, app.engine.confirmations.clone(), query)?;
+    let mut plan = plan_of(app, confirmation_table(app)?.clone(), query)?;
     let column = |name| plan.table.column(name).unwrap_or_default();
     let (state, at) = (column("state"), column("at"));
     let is =
@@ -196,14 +209,14 @@ fn aside_plan(app: &App, query: &str) -> Result<ReadPlan, Problem> {
 pub(crate) async fn pause(State(app): AppState, body: Bytes) -> Result<Response, Problem> {
     let word: Pause = body_of(&body, r#"{"topic":"payments","reason":"the bank's maintenance"}"#)?;
     let topic = topic_name(&word.topic)?;
-    let lanes = app.engine.store.pause(&topic, word.lane.as_deref(), &reason(word.reason)?).await?;
+    let lanes = app.engine.confirmations.pause(&topic, word.lane.as_deref(), &reason(word.reason)?).await?;
     changed(&app, &topic, word.lane.as_deref(), lanes).await
 }
 
 pub(crate) async fn resume(State(app): AppState, body: Bytes) -> Result<Response, Problem> {
     let word: Resume = body_of(&body, r#"{"topic":"payments"}"#)?;
     let topic = topic_name(&word.topic)?;
-    let lanes = app.engine.store.resume(&topic, word.lane.as_deref()).await?;
+    let lanes = app.engine.confirmations.resume(&topic, word.lane.as_deref()).await?;
     changed(&app, &topic, word.lane.as_deref(), lanes).await
 }
 
@@ -214,7 +227,7 @@ fn topic_name(name: &str) -> Result<TopicName, Problem> {
 /// Nothing changed may mean that it was so already, or that there is no such lane.
 async fn changed(app: &App, topic: &TopicName, lane: Option<&str>, lanes: u64) -> Result<Response, Problem> {
     if lanes == 0 {
-        let known = app.engine.store.lanes().await?;
+        let known = app.engine.confirmations.lanes().await?;
         let here = known.iter().filter(|known| known.topic == topic.as_str());
         let names: Vec<&str> = here.map(|known| known.lane.as_str()).collect();
         if names.is_empty() {

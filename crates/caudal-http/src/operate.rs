@@ -119,7 +119,7 @@ async fn confirmation(app: &App, receipt: &Receipt) -> Result<Option<Value>, Pro
     if !confirms || receipt.state != ReceiptState::Stored {
         return Ok(None);
     }
-    let found = app.engine.store.confirmation(receipt.transaction_id).await?;
+    let found = app.engine.confirmations.confirmation(receipt.transaction_id).await?;
     Ok(found.map(|found| confirmations::show(&found)))
 }
 

@@ -9,6 +9,7 @@ pub mod auditing;
 pub mod claiming;
 pub mod lapsing;
 pub mod mixing;
+pub mod moving;
 pub mod operating;
 pub mod settling;
 

@@ -349,6 +349,8 @@ pub(crate) enum ConfirmCommand {
         #[command(flatten)]
         server: ServerArgs,
     },
+    /// Make records pending where confirmations have a store of their own (confirm.store); repeating it changes nothing
+    Enqueue(EnqueueArgs),
     /// Audit the store itself: every transaction has one outcome or is open in one place
     Verify {
         #[command(flatten)]
@@ -382,6 +384,18 @@ pub(crate) enum ConfirmCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EnqueueArgs {
+    pub(crate) topic: String,
+    /// Records as NDJSON, one object a line; - is standard input
+    #[arg(default_value = "-")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

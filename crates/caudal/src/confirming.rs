@@ -185,6 +185,9 @@ fn rejected() -> String {
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Worker {
+    /// Where confirmations are kept: empty, the store itself; or `dynamodb://<region>/<table>`, which takes transactions by
+    /// enqueueing only.
+    pub(crate) store: SecretUrl,
     /// Between two looks when nothing happens.
     pub(crate) idle_beat_ms: u64,
     /// Tell and be told of new transactions at once. `false`: found by looking, with no connection held between looks, so that a
@@ -194,7 +197,7 @@ pub(crate) struct Worker {
 
 impl Default for Worker {
     fn default() -> Self {
-        Self { idle_beat_ms: 2_000, wake: true }
+        Self { store: SecretUrl::new(""), idle_beat_ms: 2_000, wake: true }
     }
 }
 

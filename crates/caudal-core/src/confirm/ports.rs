@@ -214,6 +214,11 @@ pub trait OperateConfirmations: Send + Sync {
     async fn verify(&self) -> Result<Vec<LaneAudit>, StoreError>;
 }
 
+/// Everything that is asked of where confirmations are kept.
+pub trait Confirmations: Confirm + OperateConfirmations {}
+
+impl<T: Confirm + OperateConfirmations> Confirmations for T {}
+
 /// What came of an operator's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Acted {

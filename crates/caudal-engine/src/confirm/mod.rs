@@ -10,6 +10,7 @@
 mod batch;
 mod beat;
 pub mod drill;
+pub mod enqueue;
 mod keep;
 mod metrics;
 mod settle;

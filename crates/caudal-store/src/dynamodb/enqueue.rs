@@ -1,6 +1,7 @@
 //! Making transactions pending. There is no table of records here to which they could be appended: the item is the record.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use bytes::Bytes;
@@ -33,33 +34,61 @@ impl DynamoStore {
     /// be repeated after a failure, which says nothing about how far it came.
     ///
     /// # Errors
-    /// [`StoreError::Asked`] when an id is there with another record or in another lane, or a record is too large or no object. Those are
-    /// looked at before anything is written, except for what other calls wrote at the same time.
+    /// [`StoreError::Asked`] when an id is there with another record or in another lane, or a record is too large or no object; the
+    /// others may be pending then.
     pub async fn enqueue(&self, lane: LaneId, items: &[(Uuid, Bytes)]) -> Result<Enqueued, StoreError> {
-        let (shards, now) = (self.lane(lane).await?.shards, self.clock.now());
-        let mut first: HashMap<Uuid, &Bytes> = HashMap::new();
-        let mut new = Vec::with_capacity(items.len());
-        for (at, (id, record)) in items.iter().enumerate() {
-            check(*id, record)?;
-            match first.insert(*id, record) {
-                None => new.push(pending(lane, *id, record, Instant(now.0 + at as i64))),
-                Some(before) if before == record => {}
-                Some(_) => return Err(other_content(*id)),
+        let mut enqueued = Enqueued::default();
+        for done in self.enqueue_each(lane, items).await? {
+            match done {
+                Ok(true) => enqueued.new += 1,
+                Ok(false) => enqueued.repeats += 1,
+                Err(why) => return Err(StoreError::Asked(why)),
             }
         }
-        let repeats = (items.len() - new.len()) as u64;
-        let mut puts = Vec::with_capacity(new.len());
-        for tx in &new {
-            puts.push(self.put(tx, Shard { lane, number: shard_of(tx.id, shards) }).boxed());
-        }
-        let put = all_of(puts).await?;
-        let new = put.iter().filter(|is_new| **is_new).count() as u64;
-        Ok(Enqueued { new, repeats: repeats + put.len() as u64 - new })
+        Ok(enqueued)
     }
 
-    /// `false`: it was there, the same.
-    async fn put(&self, tx: &Tx, shard: Shard) -> Result<bool, StoreError> {
-        match self.put_new(tx, shard).await? {
+    /// The same, and says of each, in order, what became of it: `true`, it is new; `false`, it was there, the same; or why it is
+    /// refused, which does not keep the others.
+    pub async fn enqueue_each(
+        &self,
+        lane: LaneId,
+        items: &[(Uuid, Bytes)],
+    ) -> Result<Vec<Result<bool, String>>, StoreError> {
+        let (shards, now) = (self.lane(lane).await?.shards, self.clock.now());
+        let mut first: HashMap<Uuid, (usize, &Bytes)> = HashMap::new();
+        let mut done = Vec::with_capacity(items.len());
+        let mut puts = Vec::with_capacity(items.len());
+        for (at, (id, record)) in items.iter().enumerate() {
+            done.push(check(*id, record).map(|()| false));
+            if done[at].is_err() {
+                continue;
+            }
+            match first.entry(*id) {
+                Entry::Vacant(place) => {
+                    place.insert((at, record));
+                    let tx = pending(lane, *id, record, Instant(now.0 + at as i64));
+                    let shard = Shard { lane, number: shard_of(*id, shards) };
+                    puts.push(async move { Ok((at, self.put(&tx, shard).await?)) }.boxed());
+                }
+                Entry::Occupied(before) if before.get().1 == record => {}
+                Entry::Occupied(_) => done[at] = Err(other_content(*id)),
+            }
+        }
+        for (at, put) in all_of(puts).await? {
+            done[at] = put;
+        }
+        // What repeats one that was refused is refused with it.
+        for (at, (id, _)) in items.iter().enumerate() {
+            if let (Ok(_), Some(Err(why))) = (&done[at], first.get(id).map(|(first, _)| done[*first].clone())) {
+                done[at] = Err(why);
+            }
+        }
+        Ok(done)
+    }
+
+    async fn put(&self, tx: &Tx, shard: Shard) -> Result<Result<bool, String>, StoreError> {
+        Ok(match self.put_new(tx, shard).await? {
             Written::Done => Ok(true),
             Written::Refused(Some(there)) => {
                 let same = text(&there, RECORD).map(str::as_bytes) == tx.record.as_deref();
@@ -69,7 +98,7 @@ impl DynamoStore {
                 }
             }
             Written::Refused(None) => Err(other_content(tx.id)),
-        }
+        })
     }
 
     pub(super) async fn put_new(&self, tx: &Tx, shard: Shard) -> Result<Written, StoreError> {
@@ -90,25 +119,22 @@ impl DynamoStore {
     }
 }
 
-fn check(id: Uuid, record: &Bytes) -> Result<(), StoreError> {
+fn check(id: Uuid, record: &Bytes) -> Result<(), String> {
     if record.len() > RECORD_BYTES_MAX {
-        return Err(StoreError::Asked(format!(
+        return Err(format!(
             "the record of transaction {id} has {} bytes, and DynamoDB takes {RECORD_BYTES_MAX}: keep what is large elsewhere, and \
              its place in the record",
             record.len()
-        )));
+        ));
     }
     let is_object = std::str::from_utf8(record).is_ok_and(|text| text.trim_start().starts_with('{'));
-    match is_object {
-        true => Ok(()),
-        false => Err(StoreError::Asked(format!("the record of transaction {id} is not a JSON object"))),
-    }
+    is_object.then_some(()).ok_or_else(|| format!("the record of transaction {id} is not a JSON object"))
 }
 
-fn other_content(id: Uuid) -> StoreError {
-    StoreError::Asked(format!(
+fn other_content(id: Uuid) -> String {
+    format!(
         "transaction {id} is there already with another record or in another lane: the same id must mean the same transaction"
-    ))
+    )
 }
 
 fn pending(lane: LaneId, id: Uuid, record: &Bytes, since: Instant) -> Tx {

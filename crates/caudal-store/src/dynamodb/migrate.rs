@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use super::error::{damaged, failed};
 use super::keys::{self, PK, SK, Shard, TX, shard_of};
-use super::tx::{LANE, Tx, Written};
+use super::tx::{self, FENCE, LANE, STATE, Tx, Written};
 use super::values::{Row, n, s, text};
 use super::{DynamoStore, RECORD_BYTES_MAX, all_of};
 
@@ -51,11 +51,12 @@ impl ExportTransactions for DynamoStore {
 #[async_trait]
 impl ImportTransactions for DynamoStore {
     async fn import(&self, lane: LaneId, rows: &[Carried]) -> Result<u64, StoreError> {
-        if let Some(row) = rows.iter().find(|row| row.record.len() > RECORD_BYTES_MAX) {
+        let bytes = |row: &Carried| row.record.as_ref().map_or(0, Bytes::len);
+        if let Some(row) = rows.iter().find(|row| bytes(row) > RECORD_BYTES_MAX) {
             return Err(StoreError::Asked(format!(
                 "the record of transaction {} has {} bytes, and DynamoDB takes {RECORD_BYTES_MAX}: this lane cannot move there",
                 row.id,
-                row.record.len()
+                bytes(row)
             )));
         }
         let shards = self.lane(lane).await?.shards;
@@ -66,6 +67,50 @@ impl ImportTransactions for DynamoStore {
         }
         let written = all_of(puts).await?;
         Ok(written.iter().filter(|one| matches!(one, Written::Done)).count() as u64)
+    }
+
+    async fn renew(&self, lane: LaneId, rows: &[Carried]) -> Result<u64, StoreError> {
+        let shards = self.lane(lane).await?.shards;
+        let keys = rows.iter().map(|row| (keys::tx(row.id), TX.to_owned())).collect();
+        let mut seen: HashMap<Uuid, Tx> = HashMap::new();
+        for row in &self.aws.get_all(keys).await? {
+            let tx = Tx::of(row)?;
+            seen.insert(tx.id, tx);
+        }
+        let mut renewals = Vec::with_capacity(rows.len());
+        for row in rows {
+            if let Some(seen) = seen.remove(&row.id).filter(|tx| tx.lane == lane) {
+                let shard = Shard { lane, number: shard_of(row.id, shards) };
+                renewals.push(self.renew_one(shard, seen, row).boxed());
+            }
+        }
+        Ok(all_of(renewals).await?.into_iter().filter(|renewed| *renewed).count() as u64)
+    }
+}
+
+impl DynamoStore {
+    /// `false`: somebody changed it meanwhile.
+    async fn renew_one(&self, shard: Shard, seen: Tx, row: &Carried) -> Result<bool, StoreError> {
+        if seen.state.is_outcome() {
+            for said in &row.contradictions {
+                tx::contradict(&self.aws, row.id, said).await?;
+            }
+            return Ok(seen.state == row.state);
+        }
+        let (state, fence) = (seen.state.name(), seen.fence);
+        // Its fence stays: leases that once named it must not have it again.
+        let mut tx = Tx { fence, ..imported(shard.lane, row) };
+        tx.record = tx.record.or(seen.record);
+        let put = self.aws.client.put_item().table_name(&self.aws.table).set_item(Some(tx.row(shard)));
+        let put = put.condition_expression(format!("{STATE} = :seen AND {FENCE} = :fence"));
+        let put = put.expression_attribute_values(":seen", s(state)).expression_attribute_values(":fence", n(fence));
+        match put.send().await {
+            Ok(_) => Ok(true),
+            Err(error) if error.as_service_error().is_some_and(|e| e.is_conditional_check_failed_exception()) => {
+                Ok(false)
+            }
+            Err(error) => Err(failed(&error, self.aws.call("PutItem"))),
+        }
     }
 }
 
@@ -100,7 +145,7 @@ fn carried(row: &Row) -> Result<Carried, StoreError> {
         detail: tx.detail,
         tried: tx.tried,
         contradictions: tx.contradictions,
-        record: tx.record.unwrap_or_else(|| Bytes::from_static(b"{}")),
+        record: tx.record,
     })
 }
 
@@ -123,7 +168,7 @@ fn imported(lane: LaneId, row: &Carried) -> Tx {
         fence: 0,
         queue: None,
         place: None,
-        record: Some(row.record.clone()),
+        record: row.record.clone(),
         tried: row.tried.clone(),
         contradictions: row.contradictions.clone(),
     }

@@ -13,10 +13,11 @@ use super::error::store_error;
 use super::views::{Traced, with_views};
 
 /// Caudal's own, in its home schema: what is served of them is served under their own rules.
-const OWN: [&str; 20] = [
+const OWN: [&str; 21] = [
     "_caudal_migrations",
     "_confirm_adopted",
     "_confirm_aside",
+    "_confirm_brought",
     "_confirm_contradictions",
     "_confirm_counts",
     "_confirm_deferred",

@@ -30,9 +30,10 @@ const IDS: [Type; 1] = [Type::UUID_ARRAY];
 const FORGET: &str = "delete from _expired where ctid = any(array(
     select ctid from _expired where topic = $1 and expired_at < $2 order by expired_at limit $3 for update skip locked))";
 
-/// What is to be confirmed stays until it is: all that was stored since the topic has lanes.
+/// What is to be confirmed stays until it is: all that was stored since the topic has lanes, or came with one.
 const CONFIRMED: &str =
     "(_stored_at < coalesce((select min(since) from _confirm_lanes where topic = $1 and not adopts), 'infinity')
+      and (select b.tx from _confirm_brought b where b.tx = _id limit 1) is null
     or (select o.tx from _confirm_outcomes o where o.tx = _id limit 1) is not null)";
 
 /// Rows that another sweep has in hand are left to it. Found by the block ranges of `_stored_at`, in which rows arrive.

@@ -88,7 +88,7 @@ fn id_of(batch: &AppendBatch, index: usize) -> Uuid {
 }
 
 /// `numbered`: the last value is the row's number.
-fn insert_sql(table: &Table, numbered: bool) -> String {
+pub(in crate::sqlite) fn insert_sql(table: &Table, numbered: bool) -> String {
     let stamped = table.column(STORED_AT).map(|_| STORED_AT);
     let number = numbered.then_some("rowid");
     let names: Vec<&str> = table.written().map(|c| c.name.as_str()).chain(stamped).chain(number).collect();
@@ -107,7 +107,7 @@ fn content_sql(table: &Table) -> String {
     format!("select {columns} from {} where _id = ?1", quoted(&table.name))
 }
 
-fn put(
+pub(in crate::sqlite) fn put(
     insert: &mut CachedStatement<'_>,
     columns: &[&Column],
     batch: &AppendBatch,
@@ -169,7 +169,12 @@ fn keep_dead(conn: &Connection, batch: &AppendBatch, settled: &Settled, now: Ins
     Ok(kept as u64)
 }
 
-fn count(conn: &Connection, batch: &AppendBatch, instance: &str, tally: Tally) -> rusqlite::Result<usize> {
+pub(in crate::sqlite) fn count(
+    conn: &Connection,
+    batch: &AppendBatch,
+    instance: &str,
+    tally: Tally,
+) -> rusqlite::Result<usize> {
     let sql = "insert into _ledger (topic, writer, accepted, stored, duplicate, rejected, dead)
                values (?1, ?2, ?3, ?4, ?5, ?6, ?7)
                on conflict (topic, writer) do update set

@@ -16,7 +16,7 @@ use super::error::store_error;
 /// The one schema that a file has.
 const MAIN: &str = "main";
 /// What is Caudal's own; served under its own rules as far as it is served.
-const OWN: &str = "('_caudal_migrations', '_confirm_adopted', '_confirm_aside', '_confirm_contradictions', '_confirm_counts',
+const OWN: &str = "('_caudal_migrations', '_confirm_adopted', '_confirm_aside', '_confirm_brought', '_confirm_contradictions', '_confirm_counts',
     '_confirm_deferred', '_confirm_lanes', '_confirm_leased', '_confirm_leases', '_confirm_outcomes', '_confirm_positions',
     '_confirm_ready', '_confirm_tried', '_confirm_workers', '_confirmations', '_dead_letters', '_drift', '_expired', '_ledger',
     '_numbers', '_positions', '_retention', '_secrets')";

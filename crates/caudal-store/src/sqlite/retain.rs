@@ -18,11 +18,13 @@ use super::writer::now;
 /// The first rows in order of storing, with their age told. The newest row stays in any case: SQLite gives the numbers of the last
 /// rows out again when they are gone, and live tails go by them.
 ///
-/// A record whose confirmation is open stays, too: what was stored since the topic has lanes and has no outcome.
+/// A record whose confirmation is open stays, too: what was stored since the topic has lanes, or came with one, and has no outcome.
 fn rows_sql(table: &Table) -> String {
     let name = quoted(&table.name);
     format!(
-        "select _id, {STORED_AT} < ?1, {STORED_AT} >= coalesce((select min(since) from _confirm_lanes where topic = ?2), 'x')
+        "select _id, {STORED_AT} < ?1,
+                ({STORED_AT} >= coalesce((select min(since) from _confirm_lanes where topic = ?2), 'x')
+                  or exists (select 1 from _confirm_brought b where b.tx = t._id))
                 and not exists (select 1 from _confirm_outcomes o where o.tx = t._id)
            from {name} t where rowid < (select max(rowid) from {name}) order by rowid"
     )

@@ -1,4 +1,4 @@
-mod moving;
+pub(crate) mod harness;
 pub(crate) mod raw;
 mod refused;
 mod shards;

@@ -6,9 +6,11 @@ use std::sync::{Arc, Mutex, OnceLock};
 use async_trait::async_trait;
 use caudal_core::confirm::LaneId;
 use caudal_core::confirm::ports::{Confirm, LaneSpec, Records};
+use caudal_core::confirm::transfer::ImportTransactions;
 use caudal_core::ports::{Append, Catalogue, Lanes, OnBadRow};
 use caudal_core::schema::Table;
 use caudal_store::postgres::{PostgresConfig, PostgresStore};
+use caudal_testkit::confirm::moving::Movable;
 use caudal_testkit::confirm::{ConfirmStore, Damage, Harness};
 use caudal_testkit::postgres::{PgBouncer, database, execute};
 use caudal_testkit::store::{batch, small, topic};
@@ -100,5 +102,11 @@ impl Harness for Sql {
         };
         self.execute(&sql).await;
         true
+    }
+}
+
+impl Movable for Sql {
+    fn mover(&self) -> Arc<dyn ImportTransactions> {
+        self.store.clone()
     }
 }

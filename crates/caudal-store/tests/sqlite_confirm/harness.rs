@@ -7,9 +7,11 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use caudal_core::confirm::LaneId;
 use caudal_core::confirm::ports::{Confirm, LaneSpec, Records};
+use caudal_core::confirm::transfer::ImportTransactions;
 use caudal_core::ports::{Append, Catalogue, Lanes, OnBadRow};
 use caudal_core::schema::Table;
 use caudal_store::sqlite::{SqliteConfig, SqliteStore};
+use caudal_testkit::confirm::moving::Movable;
 use caudal_testkit::confirm::{ConfirmStore, Damage, Harness};
 use caudal_testkit::store::{batch, small, topic};
 use uuid::Uuid;
@@ -101,5 +103,11 @@ impl Harness for Sql {
             ),
         });
         true
+    }
+}
+
+impl Movable for Sql {
+    fn mover(&self) -> Arc<dyn ImportTransactions> {
+        self.store.clone()
     }
 }

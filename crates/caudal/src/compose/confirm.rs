@@ -13,8 +13,9 @@ use caudal_core::schema::ColumnType;
 use caudal_core::topic::TopicName;
 use caudal_engine::Engine;
 use caudal_engine::confirm::{ConfirmConfig, ConfirmMetrics, TargetConfig};
+use caudal_engine::topic::Topics;
 
-use super::{Composed, instance};
+use super::instance;
 use crate::config::Loaded;
 use crate::confirming::{self, Confirm, time};
 
@@ -31,18 +32,18 @@ pub(crate) struct Confirmings {
 impl Confirmings {
     /// # Errors
     /// What is wrong with which section.
-    pub(crate) fn of(loaded: &Loaded, confirms: bool, composed: &Composed) -> Result<Self> {
+    pub(crate) fn of(loaded: &Loaded, confirms: bool, topics: &Topics, metrics: &ConfirmMetrics) -> Result<Self> {
         let mut targets = Vec::new();
         for (name, topic) in &loaded.settings.topics {
             let Some(confirm) = &topic.confirm else { continue };
             let at = || format!("topics.{name}.confirm");
-            let topic = composed.engine.topics.get(name).with_context(at)?;
+            let topic = topics.get(name).with_context(at)?;
             targets.push(target(confirm, topic.name.clone(), topic.lane_specs(), loaded.base()).with_context(at)?);
         }
         let mut adopted = Vec::new();
         for (name, adopt) in &loaded.settings.adopt {
             let at = || format!("adopt.{name}");
-            if composed.engine.topics.get(name).is_some() {
+            if topics.get(name).is_some() {
                 bail!("adopt.{name}: there is a topic of that name; give the adopted table another");
             }
             let topic = TopicName::parse(name).with_context(at)?;
@@ -52,13 +53,18 @@ impl Confirmings {
             adopted.push((target(&adopt.confirm, topic, Vec::new(), loaded.base()).with_context(at)?, adopt.clone()));
         }
         let worker = worker(loaded);
-        Ok(Self { targets, adopted, worker, metrics: composed.confirm_metrics.clone(), confirms })
+        Ok(Self { targets, adopted, worker, metrics: metrics.clone(), confirms })
     }
 
     /// The configuration of one topic, for drills.
     pub(crate) fn target(self, topic: &str) -> Option<TargetConfig> {
         let adopted = self.adopted.into_iter().map(|(target, _)| target);
         self.targets.into_iter().chain(adopted).find(|target| target.topic.as_str() == topic)
+    }
+
+    /// What is confirmed, without adopted tables.
+    pub(super) fn targets(self) -> Vec<TargetConfig> {
+        self.targets
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -83,7 +89,7 @@ impl Confirmings {
     }
 }
 
-fn worker(loaded: &Loaded) -> ConfirmConfig {
+pub(super) fn worker(loaded: &Loaded) -> ConfirmConfig {
     let settings = &loaded.settings.confirm;
     // A container that was started again has its old name and process id.
     let birth = caudal_engine::clock::fresh_id(caudal_engine::clock::now()).simple().to_string();

@@ -1,24 +1,30 @@
 //! The one place that names adapters: from settings to a running engine.
 
+mod apart;
 mod confirm;
+mod confirm_store;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use caudal_core::confirm::ports::Confirmations;
 use caudal_core::ports::{Broker, Store};
 use caudal_engine::confirm::ConfirmMetrics;
 use caudal_engine::metrics::Metrics;
-use caudal_engine::topic::{Topic, Topics};
+use caudal_engine::topic::{Topic, TopicConfig, Topics};
 use caudal_engine::{Engine, EngineConfig};
 use prometheus_client::registry::Registry;
 
 #[cfg(feature = "lambda")]
 pub(crate) use caudal_broker::sqs as queued;
 
+pub(crate) use apart::{Apart, refuse_to_store};
 pub(crate) use confirm::Confirmings;
+pub(crate) use confirm_store::ConfirmStore;
 
 use crate::config::Loaded;
+use crate::secret::SecretUrl;
 
 /// The engine and what must be known of its parts to run and end it.
 pub(crate) struct Composed {
@@ -40,23 +46,27 @@ pub(crate) enum Brokered {
 /// Opens the adapters that the settings name. The store need not answer yet.
 pub(crate) async fn compose(loaded: &Loaded) -> Result<Composed> {
     let broker = broker(loaded).await?;
-    compose_over(loaded, broker)
+    let outside = match confirm_store::apart(loaded)? {
+        Some(url) => Some(ConfirmStore::open(loaded, url).await?.port()),
+        None => None,
+    };
+    compose_over(loaded, broker, outside)
 }
 
 /// The same without the broker, which another process may have open: for commands that work on the store.
 pub(crate) fn compose_store(loaded: &Loaded) -> Result<Composed> {
-    compose_over(loaded, Brokered::None)
+    compose_over(loaded, Brokered::None, None)
 }
 
-fn compose_over(loaded: &Loaded, broker: Brokered) -> Result<Composed> {
+fn compose_over(loaded: &Loaded, broker: Brokered, outside: Option<Arc<dyn Confirmations>>) -> Result<Composed> {
     let mut registry = Registry::default();
     let metrics = Metrics::register(&mut registry);
     let confirm_metrics = ConfirmMetrics::register(&mut registry);
-    let topics = loaded.topics()?.into_iter().map(|config| {
-        let name = config.name.clone();
-        Topic::new(config, metrics.topic(name.as_str())).with_context(|| format!("topic {name}: its schema"))
-    });
-    let topics = Topics::new(topics.collect::<Result<Vec<_>>>()?);
+    let topics = match confirm_store::apart(loaded)? {
+        None => topics(loaded, &metrics)?,
+        // What this process stores does not become pending.
+        Some(_) => topics_of(loaded, &metrics, |config| TopicConfig { lanes: None, ..config })?,
+    };
     let store = store(loaded)?;
     let config = EngineConfig {
         store_patience: Duration::from_millis(loaded.settings.store.patience_ms),
@@ -65,14 +75,33 @@ fn compose_over(loaded: &Loaded, broker: Brokered) -> Result<Composed> {
         schemas: loaded.settings.read.schemas.clone(),
         relations_poll: Duration::from_millis(loaded.settings.read.poll_ms.max(100)),
     };
-    let engine = Engine::new(topics, store, broker.port(), config);
+    let engine = Engine::with_confirmations(topics, store, broker.port(), outside, config);
     Ok(Composed { engine, registry, confirm_metrics, broker })
+}
+
+/// The topics as they are configured.
+pub(crate) fn topics(loaded: &Loaded, metrics: &Metrics) -> Result<Topics> {
+    topics_of(loaded, metrics, |config| config)
+}
+
+fn topics_of(loaded: &Loaded, metrics: &Metrics, fit: impl Fn(TopicConfig) -> TopicConfig) -> Result<Topics> {
+    let topics = loaded.topics()?.into_iter().map(|config| {
+        let name = config.name.clone();
+        Topic::new(fit(config), metrics.topic(name.as_str())).with_context(|| format!("topic {name}: its schema"))
+    });
+    Ok(Topics::new(topics.collect::<Result<Vec<_>>>()?))
 }
 
 /// The store that `store.url` names, without asking whether it answers.
 pub(crate) fn store(loaded: &Loaded) -> Result<Arc<dyn Store>> {
+    store_at(loaded, &loaded.settings.store.url)
+}
+
+/// The same at another URL, with the settings of `[store]` otherwise.
+pub(crate) fn store_at(loaded: &Loaded, url: &SecretUrl) -> Result<Arc<dyn Store>> {
     let settings = &loaded.settings.store;
-    let url = settings.url.expose();
+    let named = url;
+    let url = named.expose();
     let statement_timeout = Duration::from_millis(settings.statement_timeout_ms);
     match url.split_once(':').map_or("", |(scheme, _)| scheme) {
         #[cfg(feature = "sqlite")]
@@ -100,7 +129,8 @@ pub(crate) fn store(loaded: &Loaded) -> Result<Arc<dyn Store>> {
             config.analysts = analysts(loaded);
             Ok(Arc::new(caudal_store::postgres::PostgresStore::new(config)?))
         }
-        _ => bail!("store.url is {}; it starts with sqlite: or postgres://", settings.url),
+        "dynamodb" => bail!("{named} keeps confirmations and no messages: name it in confirm.store"),
+        _ => bail!("store.url is {named}; it starts with sqlite: or postgres://"),
     }
 }
 

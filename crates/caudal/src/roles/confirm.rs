@@ -5,13 +5,15 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use caudal_engine::confirm::OnceReport;
 use caudal_engine::confirm::drill::{self, Drill, Finding};
 use serde_json::{Value, json};
 
 use super::client::{connect, print, print_table, query_string};
-use super::serve;
+use super::{enqueue, serve};
 use crate::cli::{ConfigArgs, ConfirmCommand, ServerArgs};
-use crate::{compose, config};
+use crate::compose::{self, Apart};
+use crate::config::{self, Loaded};
 
 pub(crate) async fn run(command: ConfirmCommand) -> Result<ExitCode> {
     match command {
@@ -32,6 +34,7 @@ pub(crate) async fn run(command: ConfirmCommand) -> Result<ExitCode> {
             let body = json!({ "as": r#as.name(), "reason": reason });
             post(&server, &format!("/v1/confirmations/{id}/resolve"), &body).await
         }
+        ConfirmCommand::Enqueue(args) => enqueue::run(&args).await,
         ConfirmCommand::Verify { config, json } => verify(&config, json).await,
         ConfirmCommand::Chaos { topic, record, yes, config, json } => chaos(&topic, &record, yes, &config, json).await,
         ConfirmCommand::Once { config, limit, linger, json } => {
@@ -145,9 +148,14 @@ async fn redrive(what: &[String], dry_run: bool, server: &ServerArgs) -> Result<
 /// Looks into the store itself, so that it works while nothing else runs.
 async fn verify(args: &ConfigArgs, as_json: bool) -> Result<ExitCode> {
     let loaded = config::load(args.config.as_deref())?;
-    let composed = compose::compose_store(&loaded)?;
-    composed.engine.prepare().await?;
-    let audits = composed.engine.store.verify().await?;
+    let audits = match Apart::open(&loaded).await? {
+        Some(apart) => apart.store.port().verify().await?,
+        None => {
+            let composed = compose::compose_store(&loaded)?;
+            composed.engine.prepare().await?;
+            composed.engine.confirmations.verify().await?
+        }
+    };
     let sound = audits.iter().all(|audit| audit.is_sound());
     if as_json {
         println!("{}", json!({ "sound": sound, "lanes": audits }));
@@ -183,14 +191,11 @@ async fn once(args: &ConfigArgs, limit: Duration, linger: Option<Duration>, as_j
     loaded.settings.confirm.wake = false;
     loaded.settings.confirm.idle_beat_ms = loaded.settings.confirm.idle_beat_ms.min(200);
     serve::start_logging(&loaded)?;
-    let composed = compose::compose_store(&loaded)?;
-    let confirmings = compose::Confirmings::of(&loaded, true, &composed)?;
-    if confirmings.is_empty() {
-        bail!("nothing is to be confirmed: there is no [topics.<name>.confirm] or [adopt.<name>] section");
-    }
-    composed.engine.prepare().await?;
-    confirmings.start(&composed.engine).await?;
-    let report = composed.engine.finish_confirming(limit, linger.unwrap_or_default()).await;
+    let linger = linger.unwrap_or_default();
+    let report = match Apart::open(&loaded).await? {
+        Some(apart) => apart.start(&loaded, None).await?.finish(limit, linger).await,
+        None => once_in_sql(&loaded, limit, linger).await?,
+    };
     if as_json {
         println!("{}", json!(report));
     } else {
@@ -205,11 +210,22 @@ async fn once(args: &ConfigArgs, limit: Duration, linger: Option<Duration>, as_j
     Ok(ExitCode::SUCCESS)
 }
 
+async fn once_in_sql(loaded: &Loaded, limit: Duration, linger: Duration) -> Result<OnceReport> {
+    let composed = compose::compose_store(loaded)?;
+    let confirmings = compose::Confirmings::of(loaded, true, &composed.engine.topics, &composed.confirm_metrics)?;
+    if confirmings.is_empty() {
+        bail!("nothing is to be confirmed: there is no [topics.<name>.confirm] or [adopt.<name>] section");
+    }
+    composed.engine.prepare().await?;
+    confirmings.start(&composed.engine).await?;
+    Ok(composed.engine.finish_confirming(limit, linger).await)
+}
+
 /// Drills an endpoint whose effects do not matter.
 async fn chaos(topic: &str, record: &Path, yes: bool, args: &ConfigArgs, as_json: bool) -> Result<ExitCode> {
     let loaded = config::load(args.config.as_deref())?;
     let composed = compose::compose_store(&loaded)?;
-    let confirmings = compose::Confirmings::of(&loaded, true, &composed)?;
+    let confirmings = compose::Confirmings::of(&loaded, true, &composed.engine.topics, &composed.confirm_metrics)?;
     let target = confirmings.target(topic).with_context(|| format!("topic {topic:?} has no confirm section"))?;
     let text = match record == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin())?,

@@ -6,6 +6,7 @@ mod confirm;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod enqueue;
 #[cfg(feature = "export")]
 mod export;
 mod keys;

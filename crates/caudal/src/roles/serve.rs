@@ -28,11 +28,31 @@ pub(crate) async fn run(args: ServeArgs) -> Result<ExitCode> {
     {
         bail!("the embedded topic lives in one process: run it with --role api,worker,confirm, or `caudal up`");
     }
+    if args.role == [Role::Confirm]
+        && let Some(apart) = compose::Apart::open(&loaded).await?
+    {
+        return confirm_only(&apart, &loaded).await;
+    }
     let running = start(&loaded, &args.role).await?;
     if let Some(address) = running.address {
         tracing::info!(%address, "listening");
     }
     running.until_signal().await
+}
+
+/// Confirms what is in a store of its own, until a signal. There is no SQL store and nothing to listen for.
+async fn confirm_only(apart: &compose::Apart, loaded: &Loaded) -> Result<ExitCode> {
+    let confirming = apart.start(loaded, None).await?;
+    tracing::info!(store = %loaded.settings.confirm.store, "confirming");
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+    }
+    tracing::info!("draining");
+    confirming.drain().await;
+    tracing::info!("drained");
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Logging to standard error, so that standard output stays data.
@@ -61,11 +81,13 @@ pub(crate) struct Running {
 
 /// Starts the roles. Listens before the store answers: a topic can take messages while its store is away.
 pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
+    compose::refuse_to_store(loaded)?;
     let mut composed = compose(loaded).await?;
     let engine = composed.engine.clone();
     vouch(&engine, loaded.settings.broker.durability.into()).await?;
     let stop = CancellationToken::new();
-    let confirming = compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &composed)?;
+    let confirming =
+        compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &engine.topics, &composed.confirm_metrics)?;
     let setup = match engine.prepare().await {
         Ok(applied) => {
             report_migrations(&applied);

@@ -118,13 +118,17 @@ impl PostgresStore {
         Ok(batch)
     }
 
-    async fn topic_records(&self, table: &Table, ids: &[Uuid]) -> Result<HashMap<Uuid, Found>, StoreError> {
+    pub(super) async fn topic_records(&self, table: &Table, ids: &[Uuid]) -> Result<HashMap<Uuid, Found>, StoreError> {
         let columns = column_list(table.columns.iter().map(|c| c.name.as_str()));
         let sql = format!("select {ID}, true, {columns} from {} where {ID} = any($1)", quoted(&table.name));
         self.records(&sql, &table.columns, &[(&ids, Type::UUID_ARRAY)]).await
     }
 
-    async fn adopted_records(&self, adopt: &Adopt, ids: &[Uuid]) -> Result<HashMap<Uuid, Found>, StoreError> {
+    pub(super) async fn adopted_records(
+        &self,
+        adopt: &Adopt,
+        ids: &[Uuid],
+    ) -> Result<HashMap<Uuid, Found>, StoreError> {
         let params: [Typed<'_>; 2] = [(&ids, Type::UUID_ARRAY), (&adopt.pending, Type::TEXT)];
         self.records(&adopt::records_sql(adopt), &adopt.table.columns, &params).await
     }
@@ -192,9 +196,9 @@ fn items(row: &Row) -> Result<Vec<Item>, tokio_postgres::Error> {
 }
 
 /// A record, and whether its owner still has it waiting.
-struct Found {
+pub(super) struct Found {
     waits: bool,
-    record: Bytes,
+    pub(super) record: Bytes,
 }
 
 /// The columns from `first` on as an object. `_extra`, the last one of a topic's, is there only where it holds something.

@@ -15,9 +15,12 @@ mod adopt;
 mod beat;
 mod claim;
 mod enqueue;
+mod export;
 #[cfg(test)]
 mod find_test;
+mod import;
 mod operate;
+mod records;
 mod settle;
 mod settling;
 mod verify;

@@ -267,7 +267,7 @@ fn confirmation(id: Uuid, row: &Row) -> Result<Confirmation, Error> {
     })
 }
 
-fn tried(row: &Row) -> Result<Tried, Error> {
+pub(super) fn tried(row: &Row) -> Result<Tried, Error> {
     Ok(Tried {
         attempt: count(row.try_get(0)?),
         at: row.try_get::<_, Stamp>(1)?.0,

@@ -51,7 +51,7 @@ fn lanes_sql() -> String {
     )
 }
 
-/// Records since the topic has lanes that are nowhere, and outcomes whose record neither is there nor left in good order. Where keys
+/// Records since the topic has lanes, or that came with one, that are nowhere, and outcomes whose record neither is there nor left in good order. Where keys
 /// of records that left were forgotten, as many outcomes have nothing to show any more.
 fn topic_sql(topic: &str) -> String {
     let table = quoted(topic);
@@ -59,7 +59,8 @@ fn topic_sql(topic: &str) -> String {
         "{PLACES},
          lost as (
            select t._id from {table} t
-           where t._stored_at >= (select min(since) from _confirm_lanes where topic = $1)
+           where (t._stored_at >= (select min(since) from _confirm_lanes where topic = $1)
+                  or exists (select from _confirm_brought b where b.tx = t._id))
              and not exists (select from _confirm_outcomes o where o.tx = t._id)
              and not exists (select from places p where p.tx = t._id)
            order by t._id limit $2),

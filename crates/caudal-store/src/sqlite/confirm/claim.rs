@@ -104,7 +104,7 @@ impl Found {
     }
 }
 
-fn columns_sql(table: &Table) -> String {
+pub(super) fn columns_sql(table: &Table) -> String {
     table.columns.iter().map(|column| format!(", r.{}", quoted(&column.name))).collect()
 }
 
@@ -144,7 +144,7 @@ fn item(row: &Row<'_>, now: Instant) -> rusqlite::Result<Item> {
 }
 
 /// The row as a JSON object, without an `_extra` that holds nothing.
-fn record(row: &Row<'_>, first: usize, table: &Table) -> Result<Bytes, StoreError> {
+pub(super) fn record(row: &Row<'_>, first: usize, table: &Table) -> Result<Bytes, StoreError> {
     let nothing = |(at, column): (usize, &Column)| {
         column.name == EXTRA && row.get_ref(first + at).is_ok_and(|value| value == rusqlite::types::ValueRef::Null)
     };

@@ -7,9 +7,12 @@
 mod adopt;
 mod beat;
 mod claim;
+mod export;
+mod import;
 mod operate;
 mod places;
 mod ready;
+mod records;
 mod settle;
 mod verify;
 

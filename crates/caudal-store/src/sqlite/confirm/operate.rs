@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use caudal_core::confirm::machine::void_refusal;
 use caudal_core::confirm::ports::{Acted, Confirmation, LaneStatus, Tried};
+use caudal_core::confirm::transfer::TRIED_MAX;
 use caudal_core::confirm::{Fact, LaneId, State};
 use caudal_core::error::StoreError;
 use caudal_core::time::Instant;
@@ -19,16 +20,13 @@ use crate::sqlite::error::store_error;
 use crate::sqlite::operate::{Text, instant};
 use crate::sqlite::writer::{Commit, now};
 
-/// Attempts that failed, shown of one transaction.
-const HISTORY_MAX: u32 = 50;
-
 impl FromSql for Text<State> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
         State::parse(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType)
     }
 }
 
-fn maybe_instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Instant>> {
+pub(super) fn maybe_instant(row: &Row<'_>, index: usize) -> rusqlite::Result<Option<Instant>> {
     Ok(row.get::<_, Option<Text<Instant>>>(index)?.map(|at| at.0))
 }
 
@@ -62,18 +60,21 @@ pub(super) fn confirmation(conn: &Connection, id: Uuid) -> rusqlite::Result<Opti
     let snapshot = conn.unchecked_transaction()?;
     let Some((_, mut found)) = standing(&snapshot, id)? else { return Ok(None) };
     let sql = "select attempt, at, state, code, detail from _confirm_tried where tx = ?1 order by number desc limit ?2";
-    let read = |row: &Row<'_>| {
-        Ok(Tried {
-            attempt: row.get(0)?,
-            at: instant(row, 1)?,
-            state: row.get::<_, Text<State>>(2)?.0,
-            code: row.get(3)?,
-            detail: row.get(4)?,
-        })
-    };
     let mut statement = snapshot.prepare_cached(sql)?;
-    found.history = statement.query_map(params![id.to_string(), HISTORY_MAX], read)?.collect::<Result<_, _>>()?;
+    found.history =
+        statement.query_map(params![id.to_string(), TRIED_MAX as i64], read_tried)?.collect::<Result<_, _>>()?;
     Ok(Some(found))
+}
+
+/// Attempt, time, state, code, detail.
+pub(super) fn read_tried(row: &Row<'_>) -> rusqlite::Result<Tried> {
+    Ok(Tried {
+        attempt: row.get(0)?,
+        at: instant(row, 1)?,
+        state: row.get::<_, Text<State>>(2)?.0,
+        code: row.get(3)?,
+        detail: row.get(4)?,
+    })
 }
 
 pub(super) fn void(commit: &Commit<'_>, id: Uuid, reason: &str) -> rusqlite::Result<Acted> {

@@ -61,7 +61,10 @@ impl Auditing<'_> {
         if records && self.first {
             let table = quoted(&self.audit.topic);
             let nowhere = NOWHERE.replace("{id}", &format!("r.{ID}"));
-            let sql = format!("select r.{ID} from {table} r where r.{STORED_AT} >= ?1 and {nowhere}");
+            let sql = format!(
+                "select r.{ID} from {table} r where {nowhere}
+                    and (r.{STORED_AT} >= ?1 or exists (select 1 from _confirm_brought b where b.tx = r.{ID}))"
+            );
             self.audit.lost = self.named(&sql, [&self.since])?;
         }
         let nowhere = NOWHERE.replace("{id}", "a.tx");
