@@ -184,7 +184,7 @@ async fn once(args: &ConfigArgs, limit: Duration, linger: Option<Duration>, as_j
     loaded.settings.confirm.idle_beat_ms = loaded.settings.confirm.idle_beat_ms.min(200);
     serve::start_logging(&loaded)?;
     let composed = compose::compose_store(&loaded)?;
-    let confirmings = compose::Confirmings::of(&loaded, true, &composed)?;
+    let confirmings = compose::Confirmings::of(&loaded, true, &composed).await?;
     if confirmings.is_empty() {
         bail!("nothing is to be confirmed: there is no [topics.<name>.confirm] or [adopt.<name>] section");
     }
@@ -209,7 +209,7 @@ async fn once(args: &ConfigArgs, limit: Duration, linger: Option<Duration>, as_j
 async fn chaos(topic: &str, record: &Path, yes: bool, args: &ConfigArgs, as_json: bool) -> Result<ExitCode> {
     let loaded = config::load(args.config.as_deref())?;
     let composed = compose::compose_store(&loaded)?;
-    let confirmings = compose::Confirmings::of(&loaded, true, &composed)?;
+    let confirmings = compose::Confirmings::of(&loaded, true, &composed).await?;
     let target = confirmings.target(topic).with_context(|| format!("topic {topic:?} has no confirm section"))?;
     let text = match record == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin())?,

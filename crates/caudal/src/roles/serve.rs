@@ -65,7 +65,7 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     let engine = composed.engine.clone();
     vouch(&engine, loaded.settings.broker.durability.into()).await?;
     let stop = CancellationToken::new();
-    let confirming = compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &composed)?;
+    let confirming = compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &composed).await?;
     let setup = match engine.prepare().await {
         Ok(applied) => {
             report_migrations(&applied);

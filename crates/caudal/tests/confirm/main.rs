@@ -8,6 +8,7 @@
 mod crashes;
 mod endpoint;
 mod fleet;
+mod functions;
 mod operating;
 mod planted;
 mod soak;
