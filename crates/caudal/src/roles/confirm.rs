@@ -1,5 +1,7 @@
 //! `caudal confirm`: where confirmations stand, and an operator's hand on them.
 
+mod cost;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -34,6 +36,7 @@ pub(crate) async fn run(command: ConfirmCommand) -> Result<ExitCode> {
         }
         ConfirmCommand::Verify { config, json } => verify(&config, json).await,
         ConfirmCommand::Chaos { topic, record, yes, config, json } => chaos(&topic, &record, yes, &config, json).await,
+        ConfirmCommand::Cost(args) => cost::run(&args).await,
         ConfirmCommand::Once { config, limit, linger, json } => {
             once(&config, config::span(&limit)?, linger.as_deref().map(config::span).transpose()?, json).await
         }

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod cost;
 mod crashes;
 mod endpoint;
 mod fleet;
