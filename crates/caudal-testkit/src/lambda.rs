@@ -101,6 +101,11 @@ impl Function {
         }
     }
 
+    /// Where an SDK finds it, as the function `_`.
+    pub fn url(&self) -> &str {
+        &self.api.url
+    }
+
     /// HTTP requests, which the emulator turns into events as a function URL does.
     pub fn api(&self) -> &Api {
         &self.api

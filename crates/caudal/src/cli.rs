@@ -371,6 +371,8 @@ pub(crate) enum ConfirmCommand {
         #[arg(long)]
         json: bool,
     },
+    /// What the load that was measured would cost a month, by deployment
+    Cost(CostArgs),
     /// Confirm what is pending now, then end: for those who keep a schedule
     Once {
         #[command(flatten)]
@@ -394,6 +396,29 @@ pub(crate) struct EnqueueArgs {
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) config: ConfigArgs,
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CostArgs {
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    /// Count what arrived in this many days
+    #[arg(long, default_value_t = 30)]
+    pub(crate) days: u32,
+    /// A file of hour,count lines instead of the store: 2026-11-23T08:00:00Z,1200
+    #[arg(long, value_name = "FILE")]
+    pub(crate) curve: Option<PathBuf>,
+    /// Calls until a transaction is settled; without it as many as were counted, or 1
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) calls: Option<f64>,
+    /// How long the endpoint takes
+    #[arg(long, value_name = "TIME", default_value = "100ms")]
+    pub(crate) call_time: String,
+    /// Prices and assumptions that replace those built in
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prices: Option<PathBuf>,
     #[arg(long)]
     pub(crate) json: bool,
 }

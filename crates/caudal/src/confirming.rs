@@ -1,5 +1,7 @@
 //! `[topics.<name>.confirm]` and `[adopt.<name>]`: what is confirmed, by whom, and within which bounds.
 
+mod callee;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -10,10 +12,16 @@ use caudal_engine::confirm::Limits;
 use caudal_engine::topic::LanesConfig;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use callee::Callee;
+
 use crate::config::span;
 use crate::secret::{Secret, SecretUrl};
 
-/// The endpoint of a topic's transactions. One of `url` and `command` says what is called.
+/// More would be many for one database, which does their work besides its own.
+const SQL_CONNECTIONS: usize = 8;
+
+/// The endpoint of a topic's transactions. One of `url`, `command`, `function` and `sql_function` says what is
+/// called.
 #[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Confirm {
@@ -49,6 +57,28 @@ pub(crate) struct Confirm {
     /// The program that is asked whether a transaction was done.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) probe_command: Vec<String>,
+    /// A function on AWS Lambda: its name or ARN, with an alias or version where wanted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) function: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) function_region: Option<String>,
+    /// Where Lambda is, if not where AWS has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) function_endpoint: Option<String>,
+    /// The function answers `"probe": true` with what became of a transaction.
+    pub(crate) function_probes: bool,
+    /// A function in PostgreSQL, `schema.name`: `(key uuid, attempt integer, record jsonb)`, returning `status`, `detail` and
+    /// `retry_after_seconds`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sql_function: Option<String>,
+    /// Where it is, if not in the store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sql_url: Option<SecretUrl>,
+    /// The function that says what became of a transaction; it may only read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sql_probe: Option<String>,
+    /// Calls at the same time by one worker, if `concurrency` is not less.
+    pub(crate) sql_connections: usize,
     pub(crate) timeout: String,
     pub(crate) connect_timeout: String,
 
@@ -112,6 +142,14 @@ impl Default for Confirm {
             allow_private: None,
             command: Vec::new(),
             probe_command: Vec::new(),
+            function: None,
+            function_region: None,
+            function_endpoint: None,
+            function_probes: false,
+            sql_function: None,
+            sql_url: None,
+            sql_probe: None,
+            sql_connections: SQL_CONNECTIONS,
             timeout: text("10s"),
             connect_timeout: text("3s"),
             success: Vec::new(),
@@ -231,9 +269,14 @@ impl Confirm {
             attempts_max: self.attempts_max,
             deadline: self.deadline.as_deref().map(|text| time("deadline", text)).transpose()?,
             backoff: Backoff { first: time("backoff", &self.backoff)?, max: time("backoff_max", &self.backoff_max)? },
-            repeat: Repeat { probe: self.probe_url.is_some() || !self.probe_command.is_empty(), key_retention },
+            repeat: Repeat { probe: self.can_be_asked(), key_retention },
             ..Policy::default()
         })
+    }
+
+    fn can_be_asked(&self) -> bool {
+        let asks = self.probe_url.is_some() || self.sql_probe.is_some();
+        asks || !self.probe_command.is_empty() || self.function_probes
     }
 
     pub(crate) fn rules(&self) -> Result<Rules> {
@@ -275,6 +318,9 @@ impl Confirm {
         {
             bail!("rate_per_second is a number above 0");
         }
+        if self.sql_connections == 0 {
+            bail!("sql_connections is at least 1");
+        }
         if self.concurrency == 0 || self.batch_max == 0 || self.batch_max > 10_000 {
             bail!("concurrency is at least 1, and batch_max from 1 to 10000");
         }
@@ -282,8 +328,10 @@ impl Confirm {
         if lease < Duration::from_secs(1) {
             bail!("lease is at least 1s: the store has to be asked several times before it ends");
         }
+        let calls_max = if self.sql_function.is_some() { self.sql_connections } else { usize::MAX };
         Ok(Limits {
-            concurrency: self.concurrency,
+            // Who waits for a connection waits in the engine, which looks again whether a call may still go out.
+            concurrency: self.concurrency.min(calls_max),
             rate: self.rate_per_second,
             batch_max: self.batch_max,
             lease,

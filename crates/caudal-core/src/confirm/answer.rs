@@ -42,6 +42,27 @@ pub enum Verdict {
     Hold,
 }
 
+/// No answer in words may set a transaction aside for longer.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 3600);
+
+impl Verdict {
+    /// Reads the status that a function gives: `confirmed`, `rejected`, `retry`, `in_progress`, `doubt`; and `not_found`, which only
+    /// `probe`s can be told. `None`: it says nothing that is known.
+    pub fn of_word(status: &str, retry_after_seconds: Option<f64>, probe: bool) -> Option<Self> {
+        let seconds = retry_after_seconds.filter(|seconds| *seconds >= 0.0);
+        let retry_after = seconds.map(|seconds| Duration::from_secs_f64(seconds.min(RETRY_AFTER_MAX.as_secs_f64())));
+        match status {
+            "confirmed" => Some(Self::Fact(Fact::Confirmed)),
+            "rejected" => Some(Self::Fact(Fact::Rejected)),
+            "retry" => Some(Self::NotDone { retry_after }),
+            "in_progress" => Some(Self::InProgress { retry_after }),
+            "not_found" if probe => Some(Self::NotFound),
+            "doubt" => Some(Self::Doubt),
+            _ => None,
+        }
+    }
+}
+
 /// Which codes and bodies mean what. Everything that is not declared leads to doubt or to a person, never to an outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Rules {
@@ -267,6 +288,20 @@ mod tests {
             assert_eq!(rules.judge_probe(&status(code, "")), Verdict::Doubt, "{code}");
         }
         assert_eq!(rules.judge_probe(&Answer::NotSent("refused".into())), Verdict::Doubt);
+    }
+
+    #[test]
+    fn words_are_read_exactly() {
+        let wait = |seconds| Verdict::of_word("retry", Some(seconds), false);
+        let after = |seconds| Some(Verdict::NotDone { retry_after: Some(Duration::from_secs(seconds)) });
+        assert_eq!((wait(7.0), wait(f64::INFINITY)), (after(7), after(86_400)));
+        for nonsense in [-1.0, f64::NAN] {
+            assert_eq!(wait(nonsense), Some(Verdict::NotDone { retry_after: None }));
+        }
+        for unknown in ["", "Confirmed", "confirmed ", "ok", "not_found"] {
+            assert_eq!(Verdict::of_word(unknown, None, false), None, "{unknown}");
+        }
+        assert_eq!(Verdict::of_word("not_found", None, true), Some(Verdict::NotFound));
     }
 
     #[test]

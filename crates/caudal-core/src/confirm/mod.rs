@@ -5,6 +5,7 @@
 
 pub mod answer;
 pub mod budget;
+pub mod cost;
 pub mod machine;
 pub mod policy;
 pub mod ports;

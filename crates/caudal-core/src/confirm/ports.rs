@@ -209,6 +209,10 @@ pub trait OperateConfirmations: Send + Sync {
     /// Records what a person found out about a transaction that has no outcome.
     async fn resolve(&self, id: Uuid, fact: Fact, reason: &str) -> Result<Acted, StoreError>;
 
+    /// What became pending in each hour, in their order, from so many hours before the one that is running on, and that included; hours
+    /// without any are left out. Slow: looks at everything.
+    async fn arrivals(&self, hours: u32) -> Result<Vec<Arrivals>, StoreError>;
+
     /// Checks that every transaction has one outcome or is open in one place, and lists what does not fit, at most a hundred a
     /// kind. Slow: looks at everything.
     async fn verify(&self) -> Result<Vec<LaneAudit>, StoreError>;
@@ -218,6 +222,18 @@ pub trait OperateConfirmations: Send + Sync {
 pub trait Confirmations: Confirm + OperateConfirmations {}
 
 impl<T: Confirm + OperateConfirmations> Confirmations for T {}
+
+/// One hour's transactions, as they stand now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Arrivals {
+    /// Its beginning, UTC.
+    pub hour: Instant,
+    /// That became pending in it.
+    pub transactions: u64,
+    /// Of those, the ones that the endpoint has confirmed or rejected, and the calls and probes which that took.
+    pub settled: u64,
+    pub calls: u64,
+}
 
 /// What came of an operator's word.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -74,6 +74,11 @@ impl Lease {
         self.conn.as_mut().ok_or_else(|| StoreError::fatal("a connection vanished"))
     }
 
+    /// The connection that is in use, whatever became of it; never another one.
+    pub(super) fn conn_in_use(&mut self) -> Result<&mut Conn, StoreError> {
+        self.conn.as_mut().ok_or_else(|| StoreError::fatal("a connection vanished"))
+    }
+
     /// From here on an early drop (a caller that went away) throws the connection away: its state is unknown.
     pub(super) fn begin_work(&mut self) {
         self.sound = false;

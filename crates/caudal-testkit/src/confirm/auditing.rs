@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use caudal_core::confirm::ports::LaneAudit;
+use caudal_core::confirm::ports::{Arrivals, LaneAudit};
 use caudal_core::confirm::{Fact, Rank};
+use caudal_core::error::StoreError;
 use uuid::Uuid;
 
 use super::{
@@ -75,4 +76,30 @@ pub async fn what_is_stray_is_named(h: &impl Harness) {
     let audit = audit(&store, "default").await;
     assert_eq!(audit.stray, [stray]);
     assert!(!audit.is_sound() && audit.lost.is_empty() && audit.twice.is_empty(), "{audit:?}");
+}
+
+/// A store that cannot count says so.
+pub async fn arrivals_are_counted_by_the_hour(h: &impl Harness) {
+    let (store, lane) = (h.store(), h.lane("default").await);
+    let ids = ids(10);
+    h.enqueue(lane, &ids).await;
+    let batch = store.claim_as(Claim { items_max: 6, ..claim(lane) }).await.expect("a batch");
+    store.call(&batch, LONG).await;
+    for (id, mark) in ids.iter().zip([confirmed(), fact(Fact::Rejected), retry(Duration::ZERO, true), dead(true)]) {
+        store.finish(part(&batch.lease, &[(item(&batch, *id), mark)])).await;
+    }
+    let arrivals = match store.arrivals(1).await {
+        Err(StoreError::Asked(why)) => return assert!(why.contains("cannot count"), "{why}"),
+        arrivals => arrivals.expect("arrivals"),
+    };
+    // Two, if the hour has just struck.
+    assert!((1..=2).contains(&arrivals.len()), "{arrivals:?}");
+    let total = |of: fn(&Arrivals) -> u64| arrivals.iter().map(of).sum::<u64>();
+    assert_eq!((total(|a| a.transactions), total(|a| a.settled), total(|a| a.calls)), (10, 2, 2));
+    for arrived in &arrivals {
+        assert_eq!(arrived.hour.unix_micros() % 3_600_000_000, 0, "{arrivals:?}");
+    }
+    let since = store.look(ids[0]).await.since;
+    let within = |a: &Arrivals| (0..3_600_000_000).contains(&(since.unix_micros() - a.hour.unix_micros()));
+    assert!(arrivals.iter().any(within), "{since} in {arrivals:?}");
 }

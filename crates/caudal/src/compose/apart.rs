@@ -55,7 +55,7 @@ impl Apart {
     pub(crate) async fn start(&self, loaded: &Loaded, only: Option<&str>) -> Result<Confirming> {
         // Metrics of its own: what a later run adds up is what it did itself.
         let metrics = ConfirmMetrics::register(&mut Registry::default());
-        let targets = Confirmings::of(loaded, true, &self.topics, &metrics)?.targets();
+        let targets = Confirmings::of(loaded, true, &self.topics, &metrics).await?.targets();
         let chosen = |target: &TargetConfig| only.is_none_or(|only| target.topic.as_str() == only);
         let targets: Vec<_> = targets.into_iter().filter(chosen).map(|target| (target, None)).collect();
         if targets.is_empty() {

@@ -17,7 +17,7 @@ use caudal_engine::topic::Topics;
 
 use super::instance;
 use crate::config::Loaded;
-use crate::confirming::{self, Confirm, time};
+use crate::confirming::{self, Callee, Confirm, time};
 
 /// Everything of the confirm role that can be checked before the store answers; and its start, once it does.
 pub(crate) struct Confirmings {
@@ -32,13 +32,14 @@ pub(crate) struct Confirmings {
 impl Confirmings {
     /// # Errors
     /// What is wrong with which section.
-    pub(crate) fn of(loaded: &Loaded, confirms: bool, topics: &Topics, metrics: &ConfirmMetrics) -> Result<Self> {
+    pub(crate) async fn of(loaded: &Loaded, confirms: bool, topics: &Topics, metrics: &ConfirmMetrics) -> Result<Self> {
         let mut targets = Vec::new();
         for (name, topic) in &loaded.settings.topics {
             let Some(confirm) = &topic.confirm else { continue };
             let at = || format!("topics.{name}.confirm");
             let topic = topics.get(name).with_context(at)?;
-            targets.push(target(confirm, topic.name.clone(), topic.lane_specs(), loaded.base()).with_context(at)?);
+            let (name, lanes) = (topic.name.clone(), topic.lane_specs());
+            targets.push(target(confirm, name, lanes, loaded).await.with_context(at)?);
         }
         let mut adopted = Vec::new();
         for (name, adopt) in &loaded.settings.adopt {
@@ -50,7 +51,8 @@ impl Confirmings {
             if !adopt.confirm.lanes.is_empty() {
                 bail!("adopt.{name}: an adopted table has one lane; take out lanes");
             }
-            adopted.push((target(&adopt.confirm, topic, Vec::new(), loaded.base()).with_context(at)?, adopt.clone()));
+            let target = target(&adopt.confirm, topic, Vec::new(), loaded).await.with_context(at)?;
+            adopted.push((target, adopt.clone()));
         }
         let worker = worker(loaded);
         Ok(Self { targets, adopted, worker, metrics: metrics.clone(), confirms })
@@ -101,7 +103,7 @@ pub(super) fn worker(loaded: &Loaded) -> ConfirmConfig {
     }
 }
 
-fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>, base: &Path) -> Result<TargetConfig> {
+async fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>, loaded: &Loaded) -> Result<TargetConfig> {
     if confirm.operation.is_empty() {
         bail!("operation is empty");
     }
@@ -112,18 +114,37 @@ fn target(confirm: &Confirm, topic: TopicName, lanes: Vec<LaneSpec>, base: &Path
         policy: confirm.policy()?,
         rules: confirm.rules()?,
         limits: confirm.limits()?,
-        confirmer: confirmer(confirm, base)?,
+        confirmer: confirmer(confirm, loaded).await?,
     })
 }
 
 /// The one thing that is called.
-fn confirmer(confirm: &Confirm, base: &Path) -> Result<Arc<dyn Confirmer>> {
-    match (confirm.url.is_some(), !confirm.command.is_empty()) {
-        (true, false) => http(confirm, base),
-        (false, true) => command(confirm),
-        (false, false) => bail!("nothing is called: set url or command"),
-        (true, true) => bail!("set url or command, not both"),
+async fn confirmer(confirm: &Confirm, loaded: &Loaded) -> Result<Arc<dyn Confirmer>> {
+    match confirm.callee()? {
+        Callee::Url => http(confirm, loaded.base()),
+        Callee::Command => command(confirm),
+        Callee::Function => function(confirm).await,
+        Callee::Sql => sql(confirm, loaded),
     }
+}
+
+#[cfg(feature = "invoke")]
+async fn function(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
+    use caudal_confirm::lambda::{LambdaConfig, LambdaConfirmer};
+    let config = LambdaConfig {
+        region: confirm.function_region.clone(),
+        endpoint: confirm.function_endpoint.clone(),
+        probes: confirm.function_probes,
+        timeout: time("timeout", &confirm.timeout)?,
+        connect_timeout: time("connect_timeout", &confirm.connect_timeout)?,
+        ..LambdaConfig::new(confirm.function.as_deref().unwrap_or_default())
+    };
+    Ok(Arc::new(LambdaConfirmer::open(&config).await.map_err(anyhow::Error::msg)?))
+}
+
+#[cfg(not(feature = "invoke"))]
+async fn function(_: &Confirm) -> Result<Arc<dyn Confirmer>> {
+    bail!("this build of Caudal cannot invoke functions: build it with --features invoke")
 }
 
 fn http(confirm: &Confirm, base: &Path) -> Result<Arc<dyn Confirmer>> {
@@ -151,9 +172,6 @@ fn http(confirm: &Confirm, base: &Path) -> Result<Arc<dyn Confirmer>> {
 
 fn command(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
     let [program, arguments @ ..] = confirm.command.as_slice() else { bail!("command is empty") };
-    if confirm.probe_url.is_some() {
-        bail!("probe_url goes with url; a command is asked by probe_command");
-    }
     let config = CommandConfig {
         arguments: arguments.to_vec(),
         // What else it needs, it is told: Caudal's own environment holds passwords.
@@ -163,6 +181,34 @@ fn command(confirm: &Confirm) -> Result<Arc<dyn Confirmer>> {
         ..CommandConfig::new(program)
     };
     Ok(Arc::new(CommandConfirmer::open(&config).map_err(anyhow::Error::msg)?))
+}
+
+#[cfg(feature = "postgres")]
+fn sql(confirm: &Confirm, loaded: &Loaded) -> Result<Arc<dyn Confirmer>> {
+    use caudal_store::postgres::{FunctionConfig, FunctionConfirmer};
+    let url = confirm.sql_url.as_ref().unwrap_or(&loaded.settings.store.url);
+    if !["postgres:", "postgresql:"].iter().any(|scheme| url.expose().starts_with(scheme)) {
+        match confirm.sql_url {
+            Some(_) => bail!("sql_url is {url}; it starts with postgres://"),
+            None => bail!(
+                "sql_function is a function in PostgreSQL, and the store is {url}: set sql_url to the database that has it"
+            ),
+        }
+    }
+    let config = FunctionConfig {
+        probe: confirm.sql_probe.clone(),
+        connections: confirm.sql_connections,
+        timeout: time("timeout", &confirm.timeout)?,
+        connect_timeout: time("connect_timeout", &confirm.connect_timeout)?,
+        instance: instance(),
+        ..FunctionConfig::new(url.expose(), confirm.sql_function.as_deref().unwrap_or_default())
+    };
+    Ok(Arc::new(FunctionConfirmer::open(&config)?))
+}
+
+#[cfg(not(feature = "postgres"))]
+fn sql(_: &Confirm, _: &Loaded) -> Result<Arc<dyn Confirmer>> {
+    bail!("this build of Caudal has no PostgreSQL: build it with --features postgres")
 }
 
 /// Finds the table that a section adopts, and checks that it can be.

@@ -1,5 +1,7 @@
 //! `caudal confirm`: where confirmations stand, and an operator's hand on them.
 
+mod cost;
+
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -37,6 +39,7 @@ pub(crate) async fn run(command: ConfirmCommand) -> Result<ExitCode> {
         ConfirmCommand::Enqueue(args) => enqueue::run(&args).await,
         ConfirmCommand::Verify { config, json } => verify(&config, json).await,
         ConfirmCommand::Chaos { topic, record, yes, config, json } => chaos(&topic, &record, yes, &config, json).await,
+        ConfirmCommand::Cost(args) => cost::run(&args).await,
         ConfirmCommand::Once { config, limit, linger, json } => {
             once(&config, config::span(&limit)?, linger.as_deref().map(config::span).transpose()?, json).await
         }
@@ -212,7 +215,8 @@ async fn once(args: &ConfigArgs, limit: Duration, linger: Option<Duration>, as_j
 
 async fn once_in_sql(loaded: &Loaded, limit: Duration, linger: Duration) -> Result<OnceReport> {
     let composed = compose::compose_store(loaded)?;
-    let confirmings = compose::Confirmings::of(loaded, true, &composed.engine.topics, &composed.confirm_metrics)?;
+    let confirmings =
+        compose::Confirmings::of(loaded, true, &composed.engine.topics, &composed.confirm_metrics).await?;
     if confirmings.is_empty() {
         bail!("nothing is to be confirmed: there is no [topics.<name>.confirm] or [adopt.<name>] section");
     }
@@ -225,7 +229,8 @@ async fn once_in_sql(loaded: &Loaded, limit: Duration, linger: Duration) -> Resu
 async fn chaos(topic: &str, record: &Path, yes: bool, args: &ConfigArgs, as_json: bool) -> Result<ExitCode> {
     let loaded = config::load(args.config.as_deref())?;
     let composed = compose::compose_store(&loaded)?;
-    let confirmings = compose::Confirmings::of(&loaded, true, &composed.engine.topics, &composed.confirm_metrics)?;
+    let confirmings =
+        compose::Confirmings::of(&loaded, true, &composed.engine.topics, &composed.confirm_metrics).await?;
     let target = confirmings.target(topic).with_context(|| format!("topic {topic:?} has no confirm section"))?;
     let text = match record == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin())?,

@@ -87,7 +87,8 @@ pub(crate) async fn start(loaded: &Loaded, roles: &[Role]) -> Result<Running> {
     vouch(&engine, loaded.settings.broker.durability.into()).await?;
     let stop = CancellationToken::new();
     let confirming =
-        compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &engine.topics, &composed.confirm_metrics)?;
+        compose::Confirmings::of(loaded, roles.contains(&Role::Confirm), &engine.topics, &composed.confirm_metrics)
+            .await?;
     let setup = match engine.prepare().await {
         Ok(applied) => {
             report_migrations(&applied);

@@ -64,12 +64,14 @@ impl Fleet {
         let given: Vec<&str> = settings.lines().filter_map(|line| line.split('=').next()).map(str::trim).collect();
         let kept = defaults.lines().filter(|line| !given.contains(&line.split('=').next().unwrap().trim()));
         let kept: Vec<&str> = kept.collect();
-        let settings = format!(
-            "[topics.\"{TOPIC}\".confirm]\nurl = \"{}\"\n{settings}\n{}",
-            endpoint.url("/payments"),
-            kept.join("\n")
-        )
-        .replace("${endpoint}", &endpoint.url(""));
+        let settings = format!("url = \"{}\"\n{settings}\n{}", endpoint.url("/payments"), kept.join("\n"));
+        let settings = settings.replace("${endpoint}", &endpoint.url(""));
+        Self::calling(store, endpoint, &settings).await
+    }
+
+    /// One that calls what `settings`, the whole of the section, say. The endpoint stays unused.
+    pub(crate) async fn calling(store: Store, endpoint: Endpoint, settings: &str) -> Self {
+        let settings = format!("[topics.\"{TOPIC}\".confirm]\n{settings}");
         let server = Server::new(&binary()).unwrap().store(&store.url).broker("none:");
         let mut server = server.topic(TOPIC, None, &settings).roles("api,worker").env("CAUDAL_LOG__LEVEL", "warn");
         server.start().await.unwrap();

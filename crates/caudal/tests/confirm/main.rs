@@ -5,9 +5,11 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on has failed
 
+mod cost;
 mod crashes;
 mod endpoint;
 mod fleet;
+mod functions;
 mod operating;
 mod planted;
 mod soak;

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use caudal_core::confirm::ports::{
-    Acted, Adopt, Batch, Beat, Beaten, Claim, Confirm, Confirmation, Finish, LaneAudit, LaneSpec, LaneStatus,
+    Acted, Adopt, Arrivals, Batch, Beat, Beaten, Claim, Confirm, Confirmation, Finish, LaneAudit, LaneSpec, LaneStatus,
     OperateConfirmations, Records, Settled,
 };
 use caudal_core::confirm::{Fact, LaneId, Rank};
@@ -290,6 +290,10 @@ impl OperateConfirmations for PostgresStore {
 
     async fn resolve(&self, id: Uuid, fact: Fact, reason: &str) -> Result<Acted, StoreError> {
         self.resolve_one(id, fact, reason).await
+    }
+
+    async fn arrivals(&self, hours: u32) -> Result<Vec<Arrivals>, StoreError> {
+        self.arrivals_since(hours).await
     }
 
     async fn verify(&self) -> Result<Vec<LaneAudit>, StoreError> {

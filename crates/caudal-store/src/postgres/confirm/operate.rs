@@ -1,7 +1,7 @@
 //! Looking at confirmations, and what people do about them.
 
 use caudal_core::confirm::machine::void_refusal;
-use caudal_core::confirm::ports::{Acted, Confirmation, LaneStatus, Tried};
+use caudal_core::confirm::ports::{Acted, Arrivals, Confirmation, LaneStatus, Tried};
 use caudal_core::confirm::{Fact, LaneId, State};
 use caudal_core::error::StoreError;
 use caudal_core::topic::TopicName;
@@ -49,6 +49,13 @@ select l.topic, l.name, case when l.paused_at is not null then coalesce(l.paused
        array(select s.state::text from by_state s where s.lane = l.lane order by s.state),
        array(select s.n::int8 from by_state s where s.lane = l.lane order by s.state)
 from _confirm_lanes l order by l.topic, l.name";
+
+const ARRIVALS: &str = "
+select date_trunc('hour', since, 'UTC'), count(*),
+       count(*) filter (where state in ('confirmed', 'rejected') and attempts > 0),
+       coalesce(sum(attempts) filter (where state in ('confirmed', 'rejected')), 0)::int8
+from _confirmations where since >= date_trunc('hour', clock_timestamp(), 'UTC') - make_interval(hours => $1)
+group by 1 order by 1";
 
 pub(super) const ONE: &str = "
 select topic, lane, state, attempts, crashes, maybe_done, since, first_sent, due, at, code, detail
@@ -115,6 +122,17 @@ impl PostgresStore {
     pub(super) async fn lane_numbers(&self) -> Result<Vec<LaneStatus>, StoreError> {
         let rows = self.over_all(NUMBERS, &[]).await?;
         rows.iter().map(status).collect::<Result<_, _>>().map_err(store_error)
+    }
+
+    pub(super) async fn arrivals_since(&self, hours: u32) -> Result<Vec<Arrivals>, StoreError> {
+        let hours = i32::try_from(hours).unwrap_or(i32::MAX);
+        let rows = self.over_all(ARRIVALS, &[(&hours, Type::INT4)]).await?;
+        let count = |row: &Row, column: usize| row.try_get::<_, i64>(column).map(|n| n.unsigned_abs());
+        let read = |row: &Row| {
+            let hour = row.try_get::<_, Stamp>(0)?.0;
+            Ok(Arrivals { hour, transactions: count(row, 1)?, settled: count(row, 2)?, calls: count(row, 3)? })
+        };
+        rows.iter().map(read).collect::<Result<_, _>>().map_err(store_error)
     }
 
     pub(super) async fn confirmation_of(&self, id: Uuid) -> Result<Option<Confirmation>, StoreError> {

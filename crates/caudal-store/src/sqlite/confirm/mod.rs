@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use caudal_core::confirm::ports::{
-    Acted, Batch, Beat, Beaten, Claim, Confirm, Confirmation, Finish, LaneAudit, LaneSpec, LaneStatus, Lease,
+    Acted, Arrivals, Batch, Beat, Beaten, Claim, Confirm, Confirmation, Finish, LaneAudit, LaneSpec, LaneStatus, Lease,
     OperateConfirmations, Records, Settled,
 };
 use caudal_core::confirm::{Fact, LaneId};
@@ -204,6 +204,12 @@ impl OperateConfirmations for SqliteStore {
     async fn resolve(&self, id: Uuid, fact: Fact, reason: &str) -> Result<Acted, StoreError> {
         let (reason, told) = (reason.to_owned(), self.told.clone());
         self.writer.share(1, move |commit| operate::resolve(commit, &told, id, fact, &reason)).await
+    }
+
+    async fn arrivals(&self, hours: u32) -> Result<Vec<Arrivals>, StoreError> {
+        // As for the audit.
+        let path = self.path.clone();
+        tokio::task::spawn_blocking(move || verify::arrivals(&path, hours)).await.map_err(StoreError::fatal)?
     }
 
     async fn verify(&self) -> Result<Vec<LaneAudit>, StoreError> {

@@ -2,17 +2,20 @@
 
 use std::path::Path;
 
-use caudal_core::confirm::ports::LaneAudit;
+use caudal_core::confirm::ports::{Arrivals, LaneAudit};
 use caudal_core::error::StoreError;
 use caudal_core::schema::{ID, STORED_AT};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, params};
+use caudal_core::time::Instant;
+use rusqlite::{Connection, OpenFlags, OptionalExtension, Params, Row, params};
 use uuid::Uuid;
 
 use crate::sqlite::BUSY_TIMEOUT;
 use crate::sqlite::error::store_error;
-use crate::sqlite::operate::Text;
+use crate::sqlite::operate::{Text, instant};
 use crate::sqlite::sql::quoted;
+use crate::sqlite::writer::now;
 
+const HOUR_MICROS: i64 = 3_600_000_000;
 /// Transactions named of each kind.
 const NAMED_MAX: u32 = 100;
 
@@ -41,6 +44,30 @@ fn audits(path: &Path) -> rusqlite::Result<Vec<LaneAudit>> {
         Ok(Auditing { conn: &conn, lane: row.get(0)?, since: row.get(3)?, first: row.get(4)?, audit })
     })?;
     lanes.map(|lane| lane?.audited()).collect()
+}
+
+/// What became pending, by hour: see the port.
+pub(super) fn arrivals(path: &Path, hours: u32) -> Result<Vec<Arrivals>, StoreError> {
+    arrived(path, hours).map_err(store_error)
+}
+
+fn arrived(path: &Path, hours: u32) -> rusqlite::Result<Vec<Arrivals>> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let conn = Connection::open_with_flags(path, flags)?;
+    conn.busy_timeout(BUSY_TIMEOUT)?;
+    conn.execute_batch("pragma query_only = on")?;
+    let this_hour = now().unix_micros().div_euclid(HOUR_MICROS);
+    let from = Instant::from_unix_micros((this_hour - i64::from(hours)).max(0) * HOUR_MICROS);
+    let sql = "select substr(since, 1, 13) || ':00:00Z', count(*),
+                      count(*) filter (where state in ('confirmed', 'rejected') and attempts > 0),
+                      coalesce(sum(attempts) filter (where state in ('confirmed', 'rejected')), 0)
+                 from _confirmations where since >= ?1 group by 1 order by 1";
+    let mut statement = conn.prepare(sql)?;
+    let read = |row: &Row<'_>| {
+        let count = |column: usize| row.get::<_, i64>(column).map(i64::unsigned_abs);
+        Ok(Arrivals { hour: instant(row, 0)?, transactions: count(1)?, settled: count(2)?, calls: count(3)? })
+    };
+    statement.query_map([from.to_string()], read)?.collect()
 }
 
 struct Auditing<'c> {
