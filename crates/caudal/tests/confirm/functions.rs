@@ -67,7 +67,8 @@ async fn each_was_paid_once(fleet: &Fleet, billing: &str, ids: &[Uuid]) {
     let keys = Keys::of(&TopicName::parse(TOPIC).unwrap(), "confirm");
     let mut expected: Vec<(Uuid, i64)> =
         ids.iter().zip(0..).filter(|(_, n)| n % 7 != 0).map(|(id, n)| (keys.key(*id), n)).collect();
-    (paid.sort(), expected.sort());
+    paid.sort();
+    expected.sort();
     assert_eq!(paid, expected);
     let declined = ids.len().div_ceil(7) as u64;
     let (confirmed, rejected) = (fleet.count(&["confirmed"]).await, fleet.count(&["rejected"]).await);
@@ -180,7 +181,8 @@ mod on_lambda {
         let keys = Keys::of(&TopicName::parse(TOPIC).unwrap(), "confirm");
         let mut did: Vec<String> = std::fs::read_to_string(&file).unwrap().lines().map(str::to_owned).collect();
         let mut expected: Vec<String> = ids.iter().map(|id| keys.key(*id).to_string()).collect();
-        (did.sort(), expected.sort());
+        did.sort();
+        expected.sort();
         assert_eq!(did, expected, "one effect each");
         let id = ids[0].to_string();
         let shown = fleet.server.run(&["confirm", "show", &id, "--json"]).unwrap();

@@ -197,7 +197,7 @@ fn as_json(load: &Load, bills: &[Bill], list: &PriceList) -> Value {
 fn show(load: &Load, bills: &[Bill], list: &PriceList, is_guess: bool) {
     let (hours, sum) = (load.hours.len(), load.hours.iter().sum::<u64>());
     println!("{sum} transactions in {hours} hours; {:.0} a month of 730 hours", load.transactions_per_month());
-    let guess = if is_guess { " (assumed: nothing settled was counted)" } else { "" };
+    let guess = if is_guess { " (assumed: it was not counted, and --calls does not say)" } else { "" };
     println!("{:.2} calls a transaction{guess}, {} s a call\n", load.calls_per_transaction, load.call_seconds);
     let usd = |amount: f64| format!("{amount:.2}");
     let row = |bill: &Bill| json!({ "deployment": bill.deployment, "$ a million": usd(bill.usd_per_million), "$ a month": usd(bill.usd_per_month) });
