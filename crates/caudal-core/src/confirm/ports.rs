@@ -11,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::answer::Answer;
+use super::transfer::ImportTransactions;
 use super::{Fact, Item, LaneId, Mark, Rank, State};
 use crate::error::StoreError;
 use crate::schema::Table;
@@ -215,9 +216,9 @@ pub trait OperateConfirmations: Send + Sync {
 }
 
 /// Everything that is asked of where confirmations are kept.
-pub trait Confirmations: Confirm + OperateConfirmations {}
+pub trait Confirmations: Confirm + OperateConfirmations + ImportTransactions {}
 
-impl<T: Confirm + OperateConfirmations> Confirmations for T {}
+impl<T: Confirm + OperateConfirmations + ImportTransactions> Confirmations for T {}
 
 /// What came of an operator's word.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,8 @@
 mod crashes;
 mod endpoint;
 mod fleet;
+#[cfg(feature = "dynamodb")]
+mod moving;
 mod operating;
 mod planted;
 mod soak;
