@@ -17,7 +17,6 @@ use uuid::Uuid;
 use crate::confirm::{self, ConfirmConfig, ConfirmMetrics, Confirming, OnceReport, TargetConfig};
 use crate::consume;
 use crate::error::AcceptError;
-use crate::evolve;
 use crate::found::{self, Found};
 use crate::group::Group;
 use crate::look;
@@ -127,8 +126,7 @@ impl Engine {
     pub async fn prepare(&self) -> Result<Vec<String>, StoreError> {
         let applied = self.store.migrate().await?;
         for topic in self.topics.iter() {
-            let beyond = self.store.ensure_table(&topic.table()).await?;
-            evolve::adopt(topic, &beyond);
+            topic.know_table(&*self.store).await?;
             topic.know_lanes(&*self.confirmations).await?;
         }
         self.read_relations().await?;

@@ -9,7 +9,7 @@ use caudal_core::confirm::ports::{Confirmations, LaneSpec, Records};
 use caudal_core::encode::Encoder;
 use caudal_core::error::StoreError;
 use caudal_core::json_schema::{self, SchemaError};
-use caudal_core::ports::{AppendBatch, Lanes};
+use caudal_core::ports::{AppendBatch, Lanes, Store};
 use caudal_core::rejection::{Code, Rejection};
 use caudal_core::row::{Row, RowBatch, field};
 use caudal_core::schema::{Column, ColumnType, Property, RecordSchema, Table, UnknownFields};
@@ -17,6 +17,7 @@ use caudal_core::topic::TopicName;
 use serde_json::Value;
 use tokio::sync::watch;
 
+use crate::evolve;
 use crate::group::Group;
 use crate::metrics::TopicMetrics;
 use crate::pending::Pending;
@@ -123,6 +124,13 @@ impl Topic {
             records: Records::Topic(self.table()),
         };
         names.map(spec).collect()
+    }
+
+    /// Makes the topic's table, or adds what it lacks, and takes over the columns that another process added.
+    pub async fn know_table(&self, store: &dyn Store) -> Result<(), StoreError> {
+        let beyond = store.ensure_table(&self.table()).await?;
+        evolve::adopt(self, &beyond);
+        Ok(())
     }
 
     /// Makes the topic's lanes known to where its confirmations are kept, and notes their numbers.

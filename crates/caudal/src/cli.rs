@@ -351,6 +351,8 @@ pub(crate) enum ConfirmCommand {
     },
     /// Make records pending where confirmations have a store of their own (confirm.store); repeating it changes nothing
     Enqueue(EnqueueArgs),
+    /// Move transactions to another store, with their records, and compare every one; repeating it goes on
+    Move(MoveArgs),
     /// Audit the store itself: every transaction has one outcome or is open in one place
     Verify {
         #[command(flatten)]
@@ -386,6 +388,32 @@ pub(crate) enum ConfirmCommand {
         #[arg(long)]
         json: bool,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+The configured store (confirm.store, else store.url) is where the transactions come from. Both ends are paused first: claims stop,
+calls under way end. They stay paused in the store that they came from, whatever happens; there it is as it was, so that it can be
+repeated, or gone back to. Stop whatever makes transactions pending until the configuration names the other store.
+
+Exit status: 0 everything is there, and the same; 1 something differs, or an error.")]
+pub(crate) struct MoveArgs {
+    /// Where to: dynamodb:…, postgres://… or sqlite:…
+    #[arg(long, value_name = "URL")]
+    pub(crate) to: String,
+    /// Only this topic's; without it, those of every topic with a confirm section
+    #[arg(long)]
+    pub(crate) topic: Option<String>,
+    /// Go on there at once when everything has arrived
+    #[arg(long)]
+    pub(crate) resume: bool,
+    /// How long calls under way may take to end; a dead worker's end with its lease
+    #[arg(long, value_name = "TIME", default_value = "2m")]
+    pub(crate) wait: String,
+    #[command(flatten)]
+    pub(crate) config: ConfigArgs,
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

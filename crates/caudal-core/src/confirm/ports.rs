@@ -11,6 +11,7 @@ use serde::Serialize;
 use uuid::Uuid;
 
 use super::answer::Answer;
+use super::transfer::ImportTransactions;
 use super::{Fact, Item, LaneId, Mark, Rank, State};
 use crate::error::StoreError;
 use crate::schema::Table;
@@ -219,9 +220,9 @@ pub trait OperateConfirmations: Send + Sync {
 }
 
 /// Everything that is asked of where confirmations are kept.
-pub trait Confirmations: Confirm + OperateConfirmations {}
+pub trait Confirmations: Confirm + OperateConfirmations + ImportTransactions {}
 
-impl<T: Confirm + OperateConfirmations> Confirmations for T {}
+impl<T: Confirm + OperateConfirmations + ImportTransactions> Confirmations for T {}
 
 /// One hour's transactions, as they stand now.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,12 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-#[cfg(feature = "dynamodb")]
 use caudal_core::confirm::LaneId;
 use caudal_core::confirm::ports::Confirmations;
 use caudal_core::error::StoreError;
 use caudal_core::ports::Store;
 use caudal_engine::confirm::enqueue::Pending;
+use caudal_engine::topic::Topic;
 #[cfg(feature = "dynamodb")]
 use caudal_store::dynamodb::DynamoStore;
 
@@ -43,6 +43,22 @@ impl ConfirmStore {
         }
     }
 
+    /// Where the configuration has its confirmations.
+    pub(crate) async fn configured(loaded: &Loaded) -> Result<(Self, &SecretUrl)> {
+        let url = apart(loaded)?.unwrap_or(&loaded.settings.store.url);
+        Ok((Self::open(loaded, url).await?, url))
+    }
+
+    /// Makes it ready to have a topic's transactions: the tables, and the lanes, whose numbers it returns.
+    pub(crate) async fn prepare_for(&self, topic: &Topic) -> Result<Vec<LaneId>, StoreError> {
+        #[cfg_attr(not(feature = "dynamodb"), allow(irrefutable_let_patterns))]
+        if let Self::Sql(store) = self {
+            store.migrate().await?;
+            topic.know_table(&**store).await?;
+        }
+        self.port().ensure_lanes(&topic.lane_specs()).await
+    }
+
     pub(crate) fn port(&self) -> Arc<dyn Confirmations> {
         match self {
             Self::Sql(store) => store.clone(),
@@ -52,6 +68,7 @@ impl ConfirmStore {
     }
 
     /// Makes transactions pending, those of a lane in their order. One that is refused does not keep the others.
+    #[cfg_attr(not(feature = "dynamodb"), allow(unused_variables))]
     pub(crate) async fn enqueue(&self, items: &[Pending]) -> Result<Enqueued, StoreError> {
         match self {
             Self::Sql(_) => Err(StoreError::Setup(

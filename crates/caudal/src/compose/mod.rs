@@ -146,7 +146,7 @@ fn analysts(loaded: &Loaded) -> caudal_store::postgres::AnalystConfig {
 }
 
 /// Names this process among those that share a store: two at once never have the same.
-fn instance() -> String {
+pub(crate) fn instance() -> String {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     format!("{host}:{}", std::process::id())
 }

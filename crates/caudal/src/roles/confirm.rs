@@ -12,7 +12,7 @@ use caudal_engine::confirm::drill::{self, Drill, Finding};
 use serde_json::{Value, json};
 
 use super::client::{connect, print, print_table, query_string};
-use super::{enqueue, serve};
+use super::{enqueue, moving, serve};
 use crate::cli::{ConfigArgs, ConfirmCommand, ServerArgs};
 use crate::compose::{self, Apart};
 use crate::config::{self, Loaded};
@@ -37,6 +37,7 @@ pub(crate) async fn run(command: ConfirmCommand) -> Result<ExitCode> {
             post(&server, &format!("/v1/confirmations/{id}/resolve"), &body).await
         }
         ConfirmCommand::Enqueue(args) => enqueue::run(&args).await,
+        ConfirmCommand::Move(args) => moving::run(&args).await,
         ConfirmCommand::Verify { config, json } => verify(&config, json).await,
         ConfirmCommand::Chaos { topic, record, yes, config, json } => chaos(&topic, &record, yes, &config, json).await,
         ConfirmCommand::Cost(args) => cost::run(&args).await,

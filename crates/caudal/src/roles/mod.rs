@@ -13,6 +13,7 @@ mod keys;
 #[cfg(feature = "lambda")]
 mod lambda;
 mod migrate;
+mod moving;
 mod publish;
 mod query;
 mod receipt;

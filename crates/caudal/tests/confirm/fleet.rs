@@ -88,14 +88,20 @@ impl Fleet {
         self.environment.clear();
     }
 
-    /// Starts another worker.
-    pub(crate) fn worker(&mut self) -> &mut Server {
+    /// A worker as it is configured, not started.
+    pub(crate) fn configured(&self) -> Server {
         let mut worker = Server::new(&binary()).unwrap().store(&self.store.url).broker("none:");
         worker = worker.topic(TOPIC, None, &self.settings).roles("confirm").env("CAUDAL_CONFIRM__IDLE_BEAT_MS", "200");
         worker.set_env("CAUDAL_LOG__LEVEL", "warn");
         for (name, value) in &self.environment {
             worker.set_env(name, value);
         }
+        worker
+    }
+
+    /// Starts another worker.
+    pub(crate) fn worker(&mut self) -> &mut Server {
+        let mut worker = self.configured();
         worker.spawn().unwrap();
         self.workers.push(worker);
         self.workers.last_mut().unwrap()
@@ -191,19 +197,18 @@ impl Fleet {
                 String::from_utf8_lossy(&audit.stderr)
             ));
         }
-        let keys = Keys::of(&TopicName::parse(TOPIC).unwrap(), "confirm");
         let mut page = self.states().await;
         while let Some(last) = page.last_key_value().map(|(id, _)| *id) {
-            self.agree(&keys, page)?;
+            self.agree(page)?;
             page = self.states_after(last).await;
         }
         Ok(())
     }
 
     /// The store against the endpoint's own books.
-    fn agree(&self, keys: &Keys, states: BTreeMap<Uuid, Value>) -> Result<(), String> {
+    fn agree(&self, states: BTreeMap<Uuid, Value>) -> Result<(), String> {
         for (id, row) in states {
-            let did = self.endpoint.effects(keys.key(id));
+            let did = self.endpoint.effects(key_of(id));
             let (effects, declined) = did.map_or((0, false), |did| (did.effects, did.declined));
             let state = row["state"].as_str().unwrap();
             let agrees = match state {
@@ -238,4 +243,9 @@ impl Fleet {
         }
         self.workers.clear();
     }
+}
+
+/// What the endpoint knows a transaction by.
+pub(crate) fn key_of(transaction: Uuid) -> Uuid {
+    Keys::of(&TopicName::parse(TOPIC).unwrap(), "confirm").key(transaction)
 }

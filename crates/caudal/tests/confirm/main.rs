@@ -10,6 +10,8 @@ mod crashes;
 mod endpoint;
 mod fleet;
 mod functions;
+#[cfg(feature = "dynamodb")]
+mod moving;
 mod operating;
 mod planted;
 mod soak;
