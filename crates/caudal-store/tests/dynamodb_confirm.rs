@@ -26,6 +26,6 @@ caudal_testkit::confirm_conformance!(open;
         late_marks_are_refused, a_released_item_is_not_doubled;
     operating: only_what_was_surely_not_sent_is_voided, dead_and_held_are_redriven, people_resolve,
         numbers_add_up, attempts_that_failed_are_listed, facts_about_the_void_contradict;
-    auditing: an_orderly_store_is_sound, what_is_lost_is_named, what_is_double_is_named, what_is_stray_is_named;
+    auditing: an_orderly_store_is_sound, what_is_lost_is_named, what_is_double_is_named, what_is_stray_is_named, arrivals_are_counted_by_the_hour;
     mixing: random_work_conserves_everything, concurrent_workers_conserve_everything;
 );
