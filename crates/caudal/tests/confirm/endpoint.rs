@@ -5,9 +5,9 @@ use std::time::Duration;
 use caudal_testkit::endpoint::Behaviour;
 
 use crate::fleet::{Fleet, Store};
-use crate::on_both_stores;
+use crate::on_all_stores;
 
-on_both_stores!(
+on_all_stores!(
     a_lost_answer_is_asked_for,
     a_lost_answer_is_sent_again_under_the_same_key,
     without_key_or_probe_doubt_is_held,
@@ -79,7 +79,8 @@ async fn a_forgotten_key_is_never_sent_again(store: Store) {
 async fn hostile_answers_all_end_well(store: Store) {
     let settings = format!("{ASKS}\nkey_retention = \"1h\"\nretry = [\"429\", \"503\"]\nattempts_max = 30");
     let mut fleet = Fleet::start(store, Behaviour::hostile(7), &settings).await;
-    fleet.enqueue(3_000).await;
+    let many = fleet.few(3_000) as u64;
+    fleet.enqueue(many as usize).await;
     fleet.worker();
     fleet.worker();
     fleet.assert_clean().await;
@@ -88,8 +89,10 @@ async fn hostile_answers_all_end_well(store: Store) {
     let lane = fleet.lane().await;
     // A redirect is no answer that anybody declared: those wait for a person.
     let held = lane["held"].as_u64().unwrap();
-    assert_eq!(fleet.count(&["confirmed", "rejected"]).await + held, 3_000, "{lane:#}");
-    assert!(held < 60 && totals.faults.len() >= 10, "{lane:#} {totals:?}");
+    assert_eq!(fleet.count(&["confirmed", "rejected"]).await + held, many, "{lane:#}");
+    // Some of the faults are rare.
+    let faults = if many < 3_000 { 5 } else { 10 };
+    assert!(held < 60 && totals.faults.len() >= faults, "{lane:#} {totals:?}");
 }
 
 /// Everything answers 503 for a while: the breaker opens, and attempts are not spent on it.
@@ -98,10 +101,16 @@ async fn an_outage_spends_no_attempts(store: Store) {
                     breaker_pause_max = \"500ms\"\nconcurrency = 2\nbatch_max = 10";
     let mut fleet = Fleet::start(store, Behaviour::default(), settings).await;
     fleet.endpoint.fail_for(Duration::from_secs(6), 503);
-    fleet.enqueue(500).await;
+    let many = fleet.few(500);
+    fleet.enqueue(many).await;
     fleet.worker();
     fleet.assert_clean().await;
-    assert_eq!((fleet.count(&["confirmed"]).await, fleet.count(&["dead"]).await), (500, 0), "{:#}", fleet.lane().await);
+    assert_eq!(
+        (fleet.count(&["confirmed"]).await, fleet.count(&["dead"]).await),
+        (many as u64, 0),
+        "{:#}",
+        fleet.lane().await
+    );
 }
 
 /// The endpoint confirms and later says the opposite. What was said first stands; what came after raises an alarm.
@@ -151,8 +160,7 @@ async fn retry_after_is_kept(store: Store) {
     fleet.enqueue(10).await;
     fleet.worker();
     fleet.reach(&["retry"], 10).await;
-    let answer = fleet.api().get("/v1/confirmations?select=since,due,code").await.unwrap().json();
-    for row in answer.as_array().unwrap() {
+    for row in fleet.states().await.values() {
         let day =
             |at: &serde_json::Value| caudal_core::time::Instant::parse(at.as_str().unwrap()).unwrap().unix_millis();
         let pause = day(&row["due"]) - day(&row["since"]);

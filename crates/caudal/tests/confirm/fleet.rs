@@ -22,21 +22,77 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub(crate) struct Store {
     pub(crate) url: String,
     _home: Option<TempDir>,
+    #[cfg(feature = "dynamodb")]
+    pub(crate) table: Option<crate::table::Table>,
 }
 
 impl Store {
     pub(crate) async fn postgres() -> Self {
-        Self { url: caudal_testkit::postgres::database().await.unwrap(), _home: None }
+        Self::of(caudal_testkit::postgres::database().await.unwrap())
     }
 
     pub(crate) fn of(url: String) -> Self {
-        Self { url, _home: None }
+        Self {
+            url,
+            _home: None,
+            #[cfg(feature = "dynamodb")]
+            table: None,
+        }
+    }
+
+    #[cfg(feature = "dynamodb")]
+    pub(crate) async fn dynamodb() -> Self {
+        let table = crate::table::Table::new().await;
+        Self { table: Some(table), ..Self::of("sqlite:/nowhere/at/all.db".to_owned()) }
     }
 
     /// In a file of its own, so that several processes can share it.
     pub(crate) fn sqlite() -> Self {
         let home = tempfile::Builder::new().prefix("caudal-confirm").tempdir().unwrap();
-        Self { url: format!("sqlite:{}", home.path().join("shared.db").display()), _home: Some(home) }
+        let url = format!("sqlite:{}", home.path().join("shared.db").display());
+        Self { _home: Some(home), ..Self::of(url) }
+    }
+}
+
+impl Store {
+    /// The table of its own that confirmations have, if they have one.
+    pub(crate) fn apart(&self) -> Option<&str> {
+        #[cfg(feature = "dynamodb")]
+        if let Some(table) = &self.table {
+            return Some(&table.url);
+        }
+        None
+    }
+
+    fn schema(&self) -> Option<&'static str> {
+        #[cfg(feature = "dynamodb")]
+        if self.table.is_some() {
+            return Some(crate::table::SCHEMA);
+        }
+        None
+    }
+
+    /// Lines of the topic's section before those of its confirmation.
+    fn key(&self) -> &'static str {
+        if self.apart().is_some() { "key = [\"payment\"]\n" } else { "" }
+    }
+
+    /// A setting as it is where every request takes its time.
+    fn patient(&self, line: &str) -> String {
+        match line {
+            "lease = \"1s\"" if self.apart().is_some() => "lease = \"3s\"".to_owned(),
+            line => line.to_owned(),
+        }
+    }
+
+    /// Answers questions, and where it can takes transactions in.
+    fn server(&self, settings: &str) -> Server {
+        let server = Server::new(&binary()).unwrap().broker("none:").roles("api,worker");
+        let server = server.env("CAUDAL_LOG__LEVEL", "warn");
+        match self.apart() {
+            Some(url) => server.env("CAUDAL_CONFIRM__STORE", url),
+            None => server.store(&self.url).topic(TOPIC, None, settings),
+        }
     }
 }
 
@@ -53,6 +109,7 @@ pub(crate) struct Fleet {
     settings: String,
     environment: Vec<(String, String)>,
     store: Store,
+    enqueued: std::sync::atomic::AtomicUsize,
 }
 
 impl Fleet {
@@ -63,7 +120,7 @@ impl Fleet {
                         breaker_pause = \"50ms\"\nbreaker_pause_max = \"200ms\"\n";
         let given: Vec<&str> = settings.lines().filter_map(|line| line.split('=').next()).map(str::trim).collect();
         let kept = defaults.lines().filter(|line| !given.contains(&line.split('=').next().unwrap().trim()));
-        let kept: Vec<&str> = kept.collect();
+        let kept: Vec<String> = kept.map(|line| store.patient(line)).collect();
         let settings = format!("url = \"{}\"\n{settings}\n{}", endpoint.url("/payments"), kept.join("\n"));
         let settings = settings.replace("${endpoint}", &endpoint.url(""));
         Self::calling(store, endpoint, &settings).await
@@ -71,11 +128,11 @@ impl Fleet {
 
     /// One that calls what `settings`, the whole of the section, say. The endpoint stays unused.
     pub(crate) async fn calling(store: Store, endpoint: Endpoint, settings: &str) -> Self {
-        let settings = format!("[topics.\"{TOPIC}\".confirm]\n{settings}");
-        let server = Server::new(&binary()).unwrap().store(&store.url).broker("none:");
-        let mut server = server.topic(TOPIC, None, &settings).roles("api,worker").env("CAUDAL_LOG__LEVEL", "warn");
+        let settings = format!("{}[topics.\"{TOPIC}\".confirm]\n{settings}", store.key());
+        let mut server = store.server(&settings);
         server.start().await.unwrap();
-        Self { endpoint, server, workers: Vec::new(), settings, environment: Vec::new(), store }
+        let enqueued = Default::default();
+        Self { endpoint, server, workers: Vec::new(), settings, environment: Vec::new(), store, enqueued }
     }
 
     /// Sets an environment variable of the workers that are started from now on.
@@ -91,7 +148,11 @@ impl Fleet {
     /// A worker as it is configured, not started.
     pub(crate) fn configured(&self) -> Server {
         let mut worker = Server::new(&binary()).unwrap().store(&self.store.url).broker("none:");
-        worker = worker.topic(TOPIC, None, &self.settings).roles("confirm").env("CAUDAL_CONFIRM__IDLE_BEAT_MS", "200");
+        worker = worker.topic(TOPIC, self.store.schema(), &self.settings).roles("confirm");
+        worker.set_env("CAUDAL_CONFIRM__IDLE_BEAT_MS", "200");
+        if let Some(url) = self.store.apart() {
+            worker.set_env("CAUDAL_CONFIRM__STORE", url);
+        }
         worker.set_env("CAUDAL_LOG__LEVEL", "warn");
         for (name, value) in &self.environment {
             worker.set_env(name, value);
@@ -113,6 +174,10 @@ impl Fleet {
 
     /// Stores this many transactions; returns their ids, of many only some.
     pub(crate) async fn enqueue(&self, count: usize) -> Vec<Uuid> {
+        #[cfg(feature = "dynamodb")]
+        if self.store.table.is_some() {
+            return self.enqueue_apart(count);
+        }
         let mut ids = Vec::with_capacity(count);
         for from in (0..count).step_by(5_000) {
             let lines: String =
@@ -127,6 +192,52 @@ impl Fleet {
             );
         }
         ids
+    }
+
+    /// By the command, because nothing that is published becomes pending there.
+    #[cfg(feature = "dynamodb")]
+    fn enqueue_apart(&self, count: usize) -> Vec<Uuid> {
+        use std::sync::atomic::Ordering;
+        let from = self.enqueued.fetch_add(count, Ordering::Relaxed);
+        let (lines, ids): (Vec<_>, Vec<_>) = (from..from + count).map(crate::table::Table::payment).unzip();
+        let file = self.server.home().join(format!("from-{from}.ndjson"));
+        std::fs::write(&file, lines.iter().map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        let output = self.configured().run(&["confirm", "enqueue", TOPIC, &file.display().to_string()]).unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        ids
+    }
+
+    /// As many transactions as this store does in the time that others take for `count`; a hundred at least.
+    pub(crate) fn few(&self, count: usize) -> usize {
+        if self.store.apart().is_some() { (count / 20).max(100).min(count) } else { count }
+    }
+
+    /// Whether confirmations have a table of their own, with shards.
+    pub(crate) fn is_apart(&self) -> bool {
+        self.store.apart().is_some()
+    }
+
+    /// Long enough for a lease to lapse twice over.
+    pub(crate) fn lapse(&self) -> Duration {
+        Duration::from_secs(if self.store.apart().is_some() { 7 } else { 3 })
+    }
+
+    /// What is suspect goes one by one, and each costs an emulator some twenty requests.
+    fn patience(&self) -> Duration {
+        if self.is_apart() { PATIENCE * 3 } else { PATIENCE }
+    }
+
+    fn look(&self) -> Duration {
+        #[cfg(feature = "dynamodb")]
+        if self.store.table.is_some() {
+            return crate::table::LOOK;
+        }
+        Duration::from_millis(20)
+    }
+
+    #[cfg(feature = "dynamodb")]
+    pub(crate) fn table(&self) -> &crate::table::Table {
+        self.store.table.as_ref().unwrap()
     }
 
     /// The lane's numbers.
@@ -147,13 +258,13 @@ impl Fleet {
         let begun = Instant::now();
         while self.count(states).await < count {
             assert!(begun.elapsed() < PATIENCE, "not {count} in {states:?}: {:#}", self.lane().await);
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(self.look()).await;
         }
     }
 
     /// Waits until no worker has anything to do.
     pub(crate) async fn settled(&self) {
-        self.settled_within(PATIENCE).await;
+        self.settled_within(self.patience()).await;
     }
 
     async fn settled_within(&self, patience: Duration) {
@@ -163,7 +274,7 @@ impl Fleet {
                 return;
             }
             assert!(begun.elapsed() < patience, "not settled: {:#}", self.lane().await);
-            tokio::time::sleep(Duration::from_millis(50)).await;
+            tokio::time::sleep(self.look().max(Duration::from_millis(50))).await;
         }
     }
 
@@ -172,10 +283,14 @@ impl Fleet {
         self.states_after(Uuid::nil()).await
     }
 
-    /// What it says of the next so many.
+    /// What it says of the next so many; of all that come behind, where they are few.
     async fn states_after(&self, last: Uuid) -> BTreeMap<Uuid, Value> {
+        #[cfg(feature = "dynamodb")]
+        if let Some(table) = &self.store.table {
+            return table.rows().await.into_iter().filter(|(id, _)| *id > last).collect();
+        }
         let path = format!(
-            "/v1/confirmations?select=_id,state,attempts,crashes,maybe_done,code,detail&_id=gt.{last}&order=_id&limit={PAGE}"
+            "/v1/confirmations?select=_id,state,attempts,crashes,maybe_done,code,detail,since,due&_id=gt.{last}&order=_id&limit={PAGE}"
         );
         let answer = self.api().get(&path).await.unwrap();
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -227,7 +342,7 @@ impl Fleet {
 
     /// Waits for quiet, then asks the oracle.
     pub(crate) async fn assert_clean(&self) {
-        self.assert_clean_within(PATIENCE).await;
+        self.assert_clean_within(self.patience()).await;
     }
 
     pub(crate) async fn assert_clean_within(&self, patience: Duration) {

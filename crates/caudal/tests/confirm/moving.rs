@@ -3,43 +3,20 @@
 use std::process::Output;
 use std::time::{Duration, Instant};
 
-use caudal_core::confirm::ports::{LaneStatus, OperateConfirmations};
-use caudal_store::dynamodb::DynamoStore;
+use caudal_core::confirm::ports::OperateConfirmations;
 use caudal_testkit::endpoint::Behaviour;
 use caudal_testkit::server::Server;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
-use crate::fleet::{Fleet, Store, TOPIC, key_of};
+use crate::fleet::{Fleet, Store, key_of};
 use crate::on_both_stores;
+use crate::table::Table;
 
 on_both_stores!(a_third_is_confirmed_in_each_store, what_differs_is_an_exit_code, what_cannot_move_is_said);
 
 /// Slow enough to be stopped in the middle; what a killed worker was calling for is asked for.
 const SETTINGS: &str =
     "probe_url = \"${endpoint}/payments/${key}\"\nkey_retention = \"1h\"\nconcurrency = 2\nbatch_max = 4";
-
-/// A table of its own, on the emulator that all tests share.
-struct Table {
-    url: String,
-    store: DynamoStore,
-}
-
-impl Table {
-    async fn new() -> Self {
-        let road = caudal_testkit::moto::shared().unwrap().road().unwrap();
-        let url = format!("dynamodb:t{}?endpoint={}&create=true&shards=2", Uuid::now_v7().simple(), road.endpoint());
-        // The road lives as long as the tests do.
-        std::mem::forget(road);
-        let store = DynamoStore::open(&url).await.unwrap();
-        Self { url, store }
-    }
-
-    async fn lane(&self) -> LaneStatus {
-        let lanes = self.store.lanes().await.unwrap();
-        lanes.into_iter().find(|lane| lane.topic == TOPIC).unwrap_or_default()
-    }
-}
 
 fn moved(server: &Server, to: &str, more: &[&str]) -> (Option<i32>, Value, String) {
     let Output { status, stdout, stderr } =
@@ -124,7 +101,7 @@ async fn what_cannot_move_is_said(store: Store) {
     worker.set_env("CAUDAL_FAILPOINT", "confirm.claimed:1");
     worker.spawn().unwrap();
     assert!(worker.wait(Duration::from_secs(20)).await.unwrap().is_some());
-    let said = refused(&table.url, &["--wait", "0s"]);
+    let said = refused(&table.url, &["--wait", "1ms"]);
     assert!(said.contains("still under way") && said.contains("payments/default"), "{said}");
     assert_eq!(moved(&fleet.configured(), &table.url, &[]).0, Some(0));
     assert_eq!(table.lane().await.pending, 3);

@@ -5,9 +5,9 @@ use std::time::Duration;
 use caudal_testkit::endpoint::Behaviour;
 
 use crate::fleet::{Fleet, Store};
-use crate::on_both_stores;
+use crate::on_all_stores;
 
-on_both_stores!(
+on_all_stores!(
     a_mark_before_the_answer_is_noticed,
     a_resend_after_retention_is_noticed,
     calls_without_a_fence_are_noticed,
@@ -48,7 +48,7 @@ async fn calls_without_a_fence_are_noticed(store: Store) {
     fleet.workers[0].freeze().unwrap();
     fleet.clear_worker_env();
     fleet.worker();
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(fleet.lapse()).await;
     fleet.workers[0].thaw().unwrap();
     fleet.settled().await;
     tokio::time::sleep(Duration::from_secs(3)).await;
