@@ -143,6 +143,11 @@ impl Topic {
         Ok(())
     }
 
+    /// The numbers of its lanes; none before [`know_lanes`](Self::know_lanes).
+    pub fn known_lanes(&self) -> &[LaneId] {
+        self.lanes.get().map_or(&[], Vec::as_slice)
+    }
+
     /// Where each row of a batch is to be confirmed. Fails where the store was never asked for the lanes' numbers: a record that is
     /// stored without becoming pending would be forgotten.
     pub(crate) fn assign_lanes(&self, batch: &mut AppendBatch) -> Result<(), StoreError> {

@@ -98,7 +98,7 @@ impl Daemon {
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         let log = std::fs::read_to_string(self.home.join("log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(20)..].join("\n")

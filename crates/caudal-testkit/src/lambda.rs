@@ -124,6 +124,16 @@ impl Function {
     pub fn thaw(&self) -> Result<()> {
         self.process.signal(Signal::CONT)
     }
+
+    /// SIGKILL.
+    pub fn kill(&self) -> Result<()> {
+        self.process.signal(Signal::KILL)
+    }
+
+    /// Whether the process runs, or is stopped and could go on.
+    pub fn is_alive(&self) -> bool {
+        self.process.is_alive()
+    }
 }
 
 impl Drop for Function {
@@ -192,6 +202,14 @@ impl Process {
         std::fs::read_to_string(self.home.path().join("log")).unwrap_or_default()
     }
 
+    /// What has ended and was not waited for is a zombie.
+    fn is_alive(&self) -> bool {
+        let Some(child) = &self.child else { return false };
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", child.id())).unwrap_or_default();
+        let state = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next());
+        state.is_some_and(|state| !matches!(state, "Z" | "X"))
+    }
+
     fn signal(&self, signal: Signal) -> Result<()> {
         let id = self.child.as_ref().context("not started")?.id();
         Ok(kill_process(Pid::from_raw(id as i32).context("a process has an id")?, signal)?)
@@ -223,10 +241,10 @@ pub struct RuntimeApi {
 
 /// A request of the function, and where its answer goes.
 #[derive(Debug)]
-struct Request {
-    line: String,
-    body: Vec<u8>,
-    answer: oneshot::Sender<String>,
+pub(crate) struct Request {
+    pub(crate) line: String,
+    pub(crate) body: Vec<u8>,
+    pub(crate) answer: oneshot::Sender<String>,
 }
 
 const NEXT: &str = "GET /2018-06-01/runtime/invocation/next ";
@@ -290,7 +308,7 @@ async fn request(requests: &mut mpsc::Receiver<Request>, within: Duration) -> Re
 }
 
 /// One connection of the function; it may have several, one after the other in use.
-async fn serve(mut connection: BufStream<TcpStream>, to: mpsc::Sender<Request>) -> Result<()> {
+pub(crate) async fn serve(mut connection: BufStream<TcpStream>, to: mpsc::Sender<Request>) -> Result<()> {
     loop {
         let mut line = String::new();
         if connection.read_line(&mut line).await? == 0 {

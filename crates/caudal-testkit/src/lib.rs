@@ -19,4 +19,5 @@ pub mod postgres;
 pub mod rabbitmq;
 pub mod redis;
 pub mod server;
+pub mod step_functions;
 pub mod store;

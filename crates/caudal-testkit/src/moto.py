@@ -7,11 +7,33 @@ them first, because it frees them one by one as it passes them; here all are fre
 
 A conditional write to a table looks first and writes then, with other requests in between; here it has the tables to itself.
 
+The interpreter of state machines makes clients of boto3 and reads JSON paths in several threads, which neither bears: one at a time.
+
 It also counts the whole queue six times for each message that it hands out, to learn how long the queue keeps messages.
 """
 
+import logging
 import threading
 import time
+
+import boto3
+import jsonpath_ng.ext
+
+logging.basicConfig(level=logging.ERROR)
+interpreting = threading.Lock()
+
+
+def one_thread_at_a_time(inner):
+    def call(*args, **kwargs):
+        with interpreting:
+            return inner(*args, **kwargs)
+
+    return call
+
+
+# Before moto takes them.
+boto3.client = one_thread_at_a_time(boto3.client)
+jsonpath_ng.ext.parse = one_thread_at_a_time(jsonpath_ng.ext.parse)
 
 from moto.dynamodb.models import DynamoDBBackend
 from moto.server import main

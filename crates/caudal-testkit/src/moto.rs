@@ -28,17 +28,38 @@ pub fn shared() -> Result<&'static Moto> {
 #[derive(Debug)]
 pub struct Moto {
     daemon: Daemon,
+    /// Where it calls services of AWS, if not at itself.
+    calls_at: Option<u16>,
 }
 
 impl Moto {
     /// # Errors
     /// Names the commands that install it when it is missing.
     pub fn start() -> Result<Self> {
+        Self::start_with(None)
+    }
+
+    /// One whose state machines call functions at this port.
+    pub(crate) fn calling_back(port: u16) -> Result<Self> {
+        Self::start_with(Some(port))
+    }
+
+    fn start_with(calls_at: Option<u16>) -> Result<Self> {
         program("CAUDAL_TEST_MOTO", ENVIRONMENT, "moto_server")?;
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        let moto = Self { daemon: Daemon::new("env", port)? };
+        let moto = Self { daemon: Daemon::new("env", port)?, calls_at };
         moto.restart()?;
         Ok(moto)
+    }
+
+    /// Where AWS's clients find it.
+    pub fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.daemon.port())
+    }
+
+    /// What it wrote.
+    pub(crate) fn log(&self) -> String {
+        self.daemon.log()
     }
 
     /// A way there that can be cut, for an outage of AWS.
@@ -57,7 +78,16 @@ impl Moto {
         let (script, port) = (self.daemon.home().join("serve.py"), self.daemon.port());
         std::fs::write(&script, SCRIPT)?;
         let (python, script) = (python.display().to_string(), script.display().to_string());
-        self.daemon.start(&[python, script, "-H".into(), "127.0.0.1".into(), "-p".into(), port.to_string()])?;
+        let calls_at = format!("MOTO_PORT={}", self.calls_at.unwrap_or(port));
+        self.daemon.start(&[
+            calls_at,
+            python,
+            script,
+            "-H".into(),
+            "127.0.0.1".into(),
+            "-p".into(),
+            port.to_string(),
+        ])?;
         wait_for(port, "/moto-api/data.json")
     }
 }

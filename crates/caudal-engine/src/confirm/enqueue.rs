@@ -60,7 +60,8 @@ fn made_pending(topic: &Topic, record: &Record, id: Option<Uuid>) -> Result<Pend
         key: record.key.as_deref(),
         source: &record.source,
         published_at: clock::now(),
-        attributes: record.attributes.as_deref(),
+        // They are about the way that it came, and another repeat has others.
+        attributes: None,
         body: &record.body,
     };
     let mut row = RowBatch::with_capacity(1, record.body.len() + 128);

@@ -28,7 +28,7 @@ const TTL_MS: &str = "ttlms";
 /// Terms after which a worker that shows no sign of life is struck off the list.
 const FORGOTTEN_AFTER: u32 = 10;
 /// The last character that a place can begin with, and more.
-const FOREVER: &str = "~";
+pub(super) const FOREVER: &str = "~";
 
 /// Signs of life as this process saw them: the count, and since when it is so.
 #[derive(Debug, Default)]
@@ -227,7 +227,7 @@ impl DynamoStore {
     }
 }
 
-fn until_due(due: Instant, now: Instant) -> Duration {
+pub(super) fn until_due(due: Instant, now: Instant) -> Duration {
     Duration::from_micros(due.0.saturating_sub(now.0).max(0) as u64)
 }
 

@@ -7,6 +7,7 @@ use aws_sdk_dynamodb::types::ReturnValuesOnConditionCheckFailure;
 use bytes::Bytes;
 use caudal_core::confirm::{LaneId, State};
 use caudal_core::error::StoreError;
+use caudal_core::json;
 use caudal_core::time::Instant;
 use futures_util::FutureExt;
 use uuid::Uuid;
@@ -71,7 +72,7 @@ impl DynamoStore {
                     let shard = Shard { lane, number: shard_of(*id, shards) };
                     puts.push(async move { Ok((at, self.put(&tx, shard).await?)) }.boxed());
                 }
-                Entry::Occupied(before) if before.get().1 == record => {}
+                Entry::Occupied(before) if same(before.get().1, record) => {}
                 Entry::Occupied(_) => done[at] = Err(other_content(*id)),
             }
         }
@@ -91,7 +92,8 @@ impl DynamoStore {
         Ok(match self.put_new(tx, shard).await? {
             Written::Done => Ok(true),
             Written::Refused(Some(there)) => {
-                let same = text(&there, RECORD).map(str::as_bytes) == tx.record.as_deref();
+                let same = text(&there, RECORD)
+                    .is_some_and(|there| tx.record.as_deref().is_some_and(|ours| same(ours, there.as_bytes())));
                 match same && number(&there, LANE) == Some(tx.lane.0) {
                     true => Ok(false),
                     false => Err(other_content(tx.id)),
@@ -129,6 +131,12 @@ fn check(id: Uuid, record: &Bytes) -> Result<(), String> {
     }
     let is_object = std::str::from_utf8(record).is_ok_and(|text| text.trim_start().starts_with('{'));
     is_object.then_some(()).ok_or_else(|| format!("the record of transaction {id} is not a JSON object"))
+}
+
+/// Whether they say the same, in whatever order of members.
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let texts = std::str::from_utf8(one).ok().zip(std::str::from_utf8(other).ok());
+    one == other || texts.is_some_and(|(one, other)| json::same(one, other))
 }
 
 fn other_content(id: Uuid) -> String {

@@ -25,6 +25,7 @@ mod settle;
 mod table;
 mod tx;
 mod values;
+mod work;
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -53,6 +54,7 @@ use self::lanes::Lane;
 use self::ledger::Ledger;
 
 pub use self::enqueue::{Enqueued, RECORD_BYTES_MAX};
+pub use self::work::Work;
 
 /// Requests under way for one call at most.
 const AT_ONCE: usize = 32;

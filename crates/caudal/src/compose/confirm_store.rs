@@ -3,6 +3,8 @@
 #[cfg(feature = "dynamodb")]
 use std::collections::BTreeMap;
 use std::sync::Arc;
+#[cfg(feature = "lambda")]
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use caudal_core::confirm::LaneId;
@@ -77,6 +79,34 @@ impl ConfirmStore {
             )),
             #[cfg(feature = "dynamodb")]
             Self::DynamoDb(store) => enqueue(store, items).await,
+        }
+    }
+}
+
+/// What there is to do in a lane.
+#[cfg(feature = "lambda")]
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Work {
+    /// Due by now, under no lease; counted as far as was asked for.
+    pub(crate) due: u64,
+    /// Open leases: somebody is at it, or was when it died.
+    pub(crate) leases: u64,
+    /// Until the first is due of those that are not yet.
+    pub(crate) next_due: Option<Duration>,
+    pub(crate) paused: bool,
+}
+
+#[cfg(feature = "lambda")]
+impl ConfirmStore {
+    /// What there is to do in a lane; what is due is counted to `due_max`, and a little beyond.
+    pub(crate) async fn work(&self, lane: LaneId, due_max: u64) -> Result<Work, StoreError> {
+        match self {
+            Self::Sql(_) => Err(StoreError::Setup(format!("lane {lane} is not in DynamoDB ({due_max} asked for)"))),
+            #[cfg(feature = "dynamodb")]
+            Self::DynamoDb(store) => {
+                let caudal_store::dynamodb::Work { due, leases, next_due, paused } = store.work(lane, due_max).await?;
+                Ok(Work { due, leases, next_due, paused })
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 mod apart;
 mod confirm;
-mod confirm_store;
+pub(crate) mod confirm_store;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub(crate) use caudal_broker::sqs as queued;
 pub(crate) use apart::{Apart, refuse_to_store};
 pub(crate) use confirm::Confirmings;
 pub(crate) use confirm_store::ConfirmStore;
+#[cfg(feature = "lambda")]
+pub(crate) use confirm_store::Work;
 
 use crate::config::Loaded;
 use crate::secret::SecretUrl;

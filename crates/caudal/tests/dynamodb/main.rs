@@ -5,6 +5,7 @@
 
 mod books;
 mod commands;
+mod machine;
 
 /// A payment, and its key.
 pub(crate) const PAYMENTS: &str = r#"{"type": "object", "required": ["payment_id"], "properties": {

@@ -11,6 +11,35 @@ pub(super) enum Event<'a> {
     Http(Box<HttpEvent<'a>>),
     /// Messages of SQS, one record each.
     Queue(Vec<&'a RawValue>),
+    /// A step of a state machine.
+    Step(Box<Step<'a>>),
+}
+
+/// What a state machine, a schedule or a person asks for (docs/step-functions.md).
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step<'a> {
+    pub(super) op: Op,
+    /// Left out: all topics that are confirmed.
+    #[serde(borrow)]
+    pub(super) topic: Text<'a>,
+    #[serde(borrow)]
+    pub(super) records: Option<Vec<&'a RawValue>>,
+    /// Functions at the same time for one topic, at most.
+    pub(super) parallel_max: Option<u64>,
+    /// What is due only after so many seconds is left to another execution.
+    pub(super) wait_seconds_max: Option<u64>,
+    /// Rounds that the execution has made.
+    pub(super) round: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Op {
+    Enqueue,
+    Plan,
+    Confirm,
+    Reconcile,
 }
 
 /// Who sends an HTTP request on, and so what the event and its answer look like.
@@ -41,6 +70,8 @@ pub(super) type MultiValues<'a> = Option<BTreeMap<Cow<'a, str>, Option<Vec<Cow<'
 pub(super) struct Fields<'a> {
     #[serde(rename = "Records", borrow)]
     records: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    op: Text<'a>,
     #[serde(borrow)]
     version: Text<'a>,
     #[serde(borrow)]
@@ -108,6 +139,11 @@ impl<'a> Event<'a> {
     /// One sentence that says what this is not and what there is.
     pub(super) fn read(json: &'a str) -> Result<Self, String> {
         let fields: Fields<'a> = serde_json::from_str(json).map_err(|_| unknown(json))?;
+        if fields.op.is_some() {
+            return serde_json::from_str(json)
+                .map(Self::Step)
+                .map_err(|error| format!("a step is not as it must be: {error}"));
+        }
         if let Some(records) = fields.records {
             let from_queue = |record: &&RawValue| {
                 let source =
@@ -155,8 +191,8 @@ fn unknown(json: &str) -> String {
     });
     format!(
         "this event is of no shape that Caudal knows: it takes HTTP requests from API Gateway (a REST API, or an HTTP API with \
-         payload format 1.0 or 2.0), a function URL or an Application Load Balancer, and records of SQS (eventSource aws:sqs); \
-         this one {}",
+         payload format 1.0 or 2.0), a function URL or an Application Load Balancer, records of SQS (eventSource aws:sqs), and steps \
+         of a state machine (with a key op); this one {}",
         keys.as_deref().unwrap_or("is not a JSON object")
     )
 }
@@ -169,6 +205,7 @@ mod tests {
         match Event::read(json)? {
             Event::Http(event) => Ok(event.front),
             Event::Queue(_) => Err("a queue".into()),
+            Event::Step(_) => Err("a step".into()),
         }
     }
 
@@ -203,6 +240,22 @@ mod tests {
         }
         assert!(front(strange[1]).unwrap_err().contains("[detail, detail-type, source, version]"));
         assert!(front("[]").unwrap_err().contains("not a JSON object"));
+    }
+
+    #[test]
+    fn steps_are_read_strictly() {
+        let step = |json: &str| match Event::read(json) {
+            Ok(Event::Step(step)) => Ok((step.op, step.topic.map(Cow::into_owned))),
+            Ok(_) => Err("no step".to_owned()),
+            Err(error) => Err(error),
+        };
+        assert_eq!(step(r#"{"op":"plan"}"#), Ok((Op::Plan, None)));
+        assert_eq!(step(r#"{"op":"confirm","topic":"pay\u006dents"}"#), Ok((Op::Confirm, Some("payments".to_owned()))));
+        for wrong in
+            [r#"{"op":"plan","topics":"payments"}"#, r#"{"op":"explode"}"#, r#"{"op":"plan","parallel_max":-1}"#]
+        {
+            assert!(step(wrong).is_err_and(|error| error.contains("a step is not as it must be")), "{wrong}");
+        }
     }
 
     #[test]

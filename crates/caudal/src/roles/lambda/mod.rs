@@ -1,5 +1,5 @@
 //! `caudal lambda`: the same router behind API Gateway, a function URL or a load balancer, and the same way into the store for
-//! queues of SQS, as one AWS Lambda function.
+//! queues of SQS, as one AWS Lambda function. With `confirm.store` it is the steps of a state machine instead.
 //!
 //! Nothing listens. What a function begins ends before its answer: Lambda freezes the process in between, with its
 //! connections, and may never wake it again.
@@ -8,6 +8,7 @@ mod answer;
 mod event;
 mod queue;
 mod request;
+mod steps;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -26,9 +27,10 @@ use tokio::sync::OnceCell;
 
 use self::event::{Event, Front};
 use self::queue::Queues;
+use self::steps::Steps;
 use super::{serve, vouch};
 use crate::cli::ConfigArgs;
-use crate::compose::compose;
+use crate::compose::{compose, confirm_store};
 use crate::config::{self, Loaded};
 use crate::secret::SecretUrl;
 
@@ -57,14 +59,19 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<ExitCode> {
     }
     let mut loaded = config::load(args.config.as_deref())?;
     serve::start_logging(&loaded)?;
-    fit(&mut loaded)?;
-    let function = Arc::new(Function::new(&loaded).await?);
+    let function = Arc::new(match confirm_store::apart(&loaded)? {
+        Some(_) => Deployed::Confirmations(Box::new(Steps::new(loaded)?)),
+        None => {
+            fit(&mut loaded)?;
+            Deployed::Messages(Box::new(Function::new(&loaded).await?))
+        }
+    });
     // Meanwhile the first event is fetched.
     tokio::spawn({
         let function = function.clone();
         async move {
             if let Err(error) = function.ready().await {
-                tracing::warn!(%error, "not ready yet");
+                tracing::warn!(error, "not ready yet");
             }
         }
     });
@@ -74,6 +81,30 @@ pub(crate) async fn run(args: ConfigArgs) -> Result<ExitCode> {
     });
     lambda_runtime::run(invoke).await.map_err(|error| anyhow::anyhow!("the Lambda runtime API failed: {error}"))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// What a function is for: its configuration says.
+enum Deployed {
+    /// HTTP requests, and queues into an SQL store.
+    Messages(Box<Function>),
+    /// Steps of a state machine, and queues into a store of confirmations.
+    Confirmations(Box<Steps>),
+}
+
+impl Deployed {
+    async fn ready(&self) -> Result<(), String> {
+        match self {
+            Self::Messages(function) => function.ready().await.map_err(|error| error.to_string()),
+            Self::Confirmations(steps) => steps.ready().await.map(drop).map_err(|failure| failure.message),
+        }
+    }
+
+    async fn invoke(&self, payload: &RawValue, context: &Context) -> Result<Box<RawValue>, Failure> {
+        match self {
+            Self::Messages(function) => function.invoke(payload, context).await,
+            Self::Confirmations(steps) => steps.invoke(payload, remaining(context)).await,
+        }
+    }
 }
 
 /// Holds the settings to what a function can do.
@@ -185,6 +216,14 @@ impl Function {
                 let answer = self.queue(&records, within).await?;
                 to_raw_value(&answer).map_err(internal)
             }
+            Event::Step(step) => Err(Failure {
+                kind: "NotAsItMustBe",
+                message: format!(
+                    "this function keeps messages in PostgreSQL and cannot do {:?}: steps are for a function with confirm.store, such as \
+                     CAUDAL_CONFIRM__STORE=dynamodb://<region>/<table>",
+                    step.op
+                ),
+            }),
         }
     }
 

@@ -21,7 +21,7 @@ use crate::config::Loaded;
 pub(super) struct Queues {
     /// Topics, and where the operator says that each is consumed from.
     topics: Vec<(TopicName, Option<String>)>,
-    subscription: String,
+    pub(super) subscription: String,
 }
 
 impl Queues {
@@ -31,7 +31,7 @@ impl Queues {
         Ok(Self { topics: topics.collect::<Result<_>>()?, subscription: loaded.settings.broker.subscription.clone() })
     }
 
-    fn topic(&self, queue_arn: &str) -> Option<&TopicName> {
+    pub(super) fn topic(&self, queue_arn: &str) -> Option<&TopicName> {
         let consumed = |(topic, from): &&(TopicName, Option<String>)| {
             queued::is_consumed_from(topic, from.as_deref(), &self.subscription, queue_arn)
         };
@@ -42,8 +42,8 @@ impl Queues {
 /// One record of the event.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Message {
-    message_id: String,
+pub(super) struct Message {
+    pub(super) message_id: String,
     body: String,
     #[serde(default)]
     attributes: SystemAttributes,
@@ -82,30 +82,36 @@ struct Item {
     item_identifier: String,
 }
 
+/// Settles a batch, the messages of each queue by `take`, which returns the ids of those that are not settled. When nothing of it could be settled that is an error of the function: it shows in Lambda's own
+/// metrics, and the messages come again even where the mapping lacks `ReportBatchItemFailures`, which would otherwise delete
+/// them.
+pub(super) async fn settle(
+    records: &[&RawValue],
+    take: impl AsyncFn(&str, Vec<Message>) -> Vec<String>,
+) -> Result<Answer, Failure> {
+    let messages: Vec<Message> = records.iter().map(|record| message(record)).collect::<Result<_, _>>()?;
+    let total = messages.len();
+    let mut by_queue: BTreeMap<Arc<str>, Vec<Message>> = BTreeMap::new();
+    for message in messages {
+        by_queue.entry(message.queue_arn.clone()).or_default().push(message);
+    }
+    let mut failures = Vec::new();
+    for (queue_arn, messages) in by_queue {
+        failures.extend(take(&queue_arn, messages).await);
+    }
+    if failures.len() == total && total > 0 {
+        let message =
+            format!("none of {total} messages could be settled, so all of them come again; the log has the cause");
+        return Err(Failure { kind: "NothingSettled", message });
+    }
+    Ok(Answer { batch_item_failures: failures.into_iter().map(|item_identifier| Item { item_identifier }).collect() })
+}
+
 impl Function {
-    /// Stores a batch. When nothing of it could be settled that is an error of the function: it shows in Lambda's own
-    /// metrics, and the messages come again even where the mapping lacks `ReportBatchItemFailures`, which would otherwise delete
-    /// them.
+    /// Stores a batch.
     pub(super) async fn queue(&self, records: &[&RawValue], within: Duration) -> Result<Answer, Failure> {
         let until = Instant::now() + within;
-        let messages: Vec<Message> = records.iter().map(|record| message(record)).collect::<Result<_, _>>()?;
-        let total = messages.len();
-        let mut by_queue: BTreeMap<Arc<str>, Vec<Message>> = BTreeMap::new();
-        for message in messages {
-            by_queue.entry(message.queue_arn.clone()).or_default().push(message);
-        }
-        let mut failures = Vec::new();
-        for (queue_arn, messages) in by_queue {
-            failures.extend(self.store(&queue_arn, messages, until).await);
-        }
-        if failures.len() == total && total > 0 {
-            let message =
-                format!("none of {total} messages could be settled, so all of them come again; the log has the cause");
-            return Err(Failure { kind: "NothingSettled", message });
-        }
-        Ok(Answer {
-            batch_item_failures: failures.into_iter().map(|item_identifier| Item { item_identifier }).collect(),
-        })
+        settle(records, async |queue_arn, messages| self.store(queue_arn, messages, until).await).await
     }
 
     /// Stores messages of one queue and returns the ids of those that are not settled.
@@ -153,7 +159,7 @@ fn message(record: &RawValue) -> Result<Message, Failure> {
 }
 
 impl Message {
-    fn pushed(self, tag: u64, in_order: bool) -> Pushed {
+    pub(super) fn pushed(self, tag: u64, in_order: bool) -> Pushed {
         let system = self.attributes;
         let number = |text: Option<String>| text.and_then(|text| text.parse::<i64>().ok());
         let attributes = self.message_attributes.into_iter();
