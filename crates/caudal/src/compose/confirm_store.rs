@@ -54,6 +54,7 @@ impl ConfirmStore {
     }
 
     /// Makes transactions pending, those of a lane in their order. One that is refused does not keep the others.
+    #[cfg_attr(not(feature = "dynamodb"), allow(unused_variables))]
     pub(crate) async fn enqueue(&self, items: &[Pending]) -> Result<Enqueued, StoreError> {
         match self {
             Self::Sql(_) => Err(StoreError::Setup(
