@@ -130,7 +130,7 @@ async fn a_no_is_an_outcome() {
 /// The endpoint is away at first: the machine waits and comes back.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_not_done_is_tried_again() {
-    let away = Behaviour { unavailable: 1.0, retry_after_seconds: 2, ..Behaviour::default() };
+    let away = Behaviour { too_many: 1.0, retry_after_seconds: 15, ..Behaviour::default() };
     let case = Case::new(away, "backoff = \"1500ms\"\nbackoff_max = \"3s\"", LONG).await;
     case.enqueue(0..12).await;
     let execution = case.deployed.start("run").await.unwrap();
