@@ -5,6 +5,7 @@
 //! documents over the bounds in [`limits`](crate::limits). A property test holds it to `serde_json` on everything else.
 
 mod field;
+mod keys;
 mod path;
 mod record;
 mod same;
@@ -16,7 +17,7 @@ pub use same::same;
 
 use std::borrow::Cow;
 
-use foldhash::HashSet;
+use keys::Keys;
 
 use crate::limits::{JSON_DEPTH_MAX, JSON_KEY_BYTES_MAX, JSON_MEMBERS_MAX, JSON_STRING_BYTES_MAX};
 use crate::rejection::{Code, Rejection};
@@ -440,35 +441,6 @@ fn is_too_fine(text: &str) -> bool {
     // An exponent that is no i64 is far out, whichever way.
     let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX);
     exponent.saturating_abs() > FRACTION_DIGITS_MAX || fraction - exponent > FRACTION_DIGITS_MAX
-}
-
-/// The keys of one object seen so far: a short list, then a set.
-#[derive(Debug, Default)]
-struct Keys<'a> {
-    few: Vec<Cow<'a, str>>,
-    many: HashSet<Cow<'a, str>>,
-}
-
-impl<'a> Keys<'a> {
-    const FEW: usize = 16;
-
-    fn insert(&mut self, key: Cow<'a, str>) -> bool {
-        if self.many.is_empty() {
-            if self.few.contains(&key) {
-                return false;
-            }
-            self.few.push(key);
-            if self.few.len() > Self::FEW {
-                self.many.extend(self.few.drain(..));
-            }
-            return true;
-        }
-        self.many.insert(key)
-    }
-
-    fn len(&self) -> usize {
-        self.few.len() + self.many.len()
-    }
 }
 
 /// Checks one document against every rule of this module and returns its text without outer white space.

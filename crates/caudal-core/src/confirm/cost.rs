@@ -27,8 +27,6 @@ pub struct Prices {
     pub lambda_request: f64,
     pub lambda_gb_second: f64,
     pub states_transition: f64,
-    pub express_request: f64,
-    pub express_gb_second: f64,
     pub scheduler_invocation: f64,
     pub dynamodb_write_unit: f64,
     pub dynamodb_read_unit: f64,
@@ -51,15 +49,16 @@ pub struct Assumptions {
     /// Of the state machine, which also starts when there is nothing to do.
     pub minutes_between_executions: f64,
     pub transitions_per_execution: f64,
+    /// What one function is started for, and how many one execution starts at most (deploy/step-functions).
+    pub transactions_per_function: f64,
+    pub functions_per_execution: f64,
     pub transactions_per_batch: f64,
     /// By one function or by one container.
     pub calls_at_once: f64,
     pub function_memory_gb: f64,
-    /// Of the two steps around the batches, and of a batch beside its calls.
+    /// Of each invocation, and of a batch beside its calls.
     pub step_seconds: f64,
     pub batch_overhead_seconds: f64,
-    /// Of an express execution, which is billed by it.
-    pub execution_memory_gb: f64,
     /// docs/adr/0021: a transaction that is confirmed at once, each failed call, and a batch.
     pub writes_per_transaction: f64,
     pub writes_per_failed_call: f64,
@@ -88,13 +87,14 @@ impl Default for Assumptions {
     fn default() -> Self {
         Self {
             minutes_between_executions: 5.0,
-            transitions_per_execution: 5.0,
+            transitions_per_execution: 6.0,
+            transactions_per_function: 1_000.0,
+            functions_per_execution: 10.0,
             transactions_per_batch: 100.0,
             calls_at_once: 20.0,
             function_memory_gb: 0.25,
             step_seconds: 0.2,
             batch_overhead_seconds: 0.1,
-            execution_memory_gb: 0.0625,
             writes_per_transaction: 4.0,
             writes_per_failed_call: 2.0,
             writes_per_batch: 6.0,
@@ -177,6 +177,8 @@ pub fn bills(load: &Load, prices: &Prices, assumed: &Assumptions) -> Result<Vec<
         ("the time of a call", load.call_seconds),
         ("minutes_between_executions", assumed.minutes_between_executions),
         ("minutes_between_runs", assumed.minutes_between_runs),
+        ("transactions_per_function", assumed.transactions_per_function),
+        ("functions_per_execution", assumed.functions_per_execution),
         ("transactions_per_batch", assumed.transactions_per_batch),
         ("calls_at_once", assumed.calls_at_once),
         ("calls_per_second_per_container", assumed.calls_per_second_per_container),
@@ -208,22 +210,24 @@ impl Month<'_> {
         let (load, price, a) = (self.load, self.prices, self.assumed);
         let per_hour = 60.0 / a.minutes_between_executions;
         let executions = per_hour * HOURS_A_MONTH;
-        // As many executions find something as are hit by arrivals at random; from then on batches are full.
-        let batches =
-            load.per_month(|n| f64::max(per_hour * (1.0 - (-n / per_hour).exp()), n / a.transactions_per_batch));
+        // As many executions find something as are hit by arrivals at random; from then on there are more functions, and full batches.
+        let hit = |n: f64| per_hour * (1.0 - (-n / per_hour).exp());
+        let functions = load.per_month(|n| {
+            let full = f64::min(n / a.transactions_per_function, per_hour * a.functions_per_execution);
+            f64::max(hit(n), full)
+        });
+        let batches = load.per_month(|n| f64::max(hit(n), n / a.transactions_per_batch));
+        let invocations = 2.0 * executions + functions;
         let transactions = load.transactions_per_month();
         let calling_seconds = load.calls(transactions) * load.call_seconds / a.calls_at_once;
-        let batch_seconds = calling_seconds + batches * a.batch_overhead_seconds;
-        let function_seconds = 2.0 * executions * a.step_seconds + batch_seconds;
+        let function_seconds = invocations * a.step_seconds + calling_seconds + batches * a.batch_overhead_seconds;
         let failed = load.calls(transactions) - transactions;
         let writes =
             transactions * a.writes_per_transaction + failed * a.writes_per_failed_call + batches * a.writes_per_batch;
         let reads = transactions * a.reads_per_transaction + executions * a.reads_per_execution;
         let lines = [
-            ("state transitions", executions * a.transitions_per_execution + batches, price.states_transition),
-            ("express executions", batches, price.express_request),
-            ("express GB-seconds", batch_seconds * a.execution_memory_gb, price.express_gb_second),
-            ("function requests", 2.0 * executions + batches, price.lambda_request),
+            ("state transitions", executions * a.transitions_per_execution + functions, price.states_transition),
+            ("function requests", invocations, price.lambda_request),
             ("function GB-seconds", function_seconds * a.function_memory_gb, price.lambda_gb_second),
             ("schedule invocations", executions, price.scheduler_invocation),
             ("write units", writes, price.dynamodb_write_unit),
@@ -334,8 +338,6 @@ mod tests {
         lambda_request: 0.000_000_2,
         lambda_gb_second: 0.000_013_333_4,
         states_transition: 0.000_025,
-        express_request: 0.000_001,
-        express_gb_second: 0.000_016_67,
         scheduler_invocation: 0.000_001,
         dynamodb_write_unit: 0.000_000_625,
         dynamodb_read_unit: 0.000_000_125,
@@ -369,13 +371,11 @@ mod tests {
     fn a_steady_second_by_second_load_costs_what_it_does_on_paper() {
         let bills = bills(&load(&[3_600; 24]), &PRICES, &Assumptions::default()).expect("bills");
         let lambda = of(&bills, "lambda");
-        // 12 executions an hour with 300 transactions each: 36 batches of 100.
+        // 12 executions an hour with 300 transactions each: a function each, which has three batches of 100.
         let expected = [
-            ("state transitions", 730.0 * (12.0 * 5.0 + 36.0), 1.752),
-            ("express executions", 730.0 * 36.0, 0.026_28),
-            ("express GB-seconds", 730.0 * (3_600.0 * 0.1 / 20.0 + 3.6) / 16.0, 0.016_428),
-            ("function requests", 730.0 * (24.0 + 36.0), 0.008_76),
-            ("function GB-seconds", 730.0 * (4.8 + 18.0 + 3.6) / 4.0, 0.064_24),
+            ("state transitions", 730.0 * (12.0 * 6.0 + 12.0), 1.533),
+            ("function requests", 730.0 * (24.0 + 12.0), 0.005_256),
+            ("function GB-seconds", 730.0 * (36.0 * 0.2 + 18.0 + 3.6) / 4.0, 0.070_08),
             ("schedule invocations", 730.0 * 12.0, 0.008_76),
             ("write units", 730.0 * (3_600.0 * 4.0 + 36.0 * 6.0), 6.668_55),
             ("read units", 730.0 * (3_600.0 + 12.0 * 24.0), 0.354_78),
@@ -386,8 +386,8 @@ mod tests {
             about(line.amount, amount);
             about(line.usd_per_month, usd);
         }
-        about(lambda.usd_per_month, 9.556_8);
-        about(lambda.usd_per_million, 3.636_5);
+        about(lambda.usd_per_month, 9.297_4);
+        about(lambda.usd_per_million, 3.537_8);
         // 7.21 for the container, 43.80 for half a unit, 1.05 for requests, 0.26 for storage.
         about(of(&bills, "container-serverless").usd_per_month, 7.208_75 + 43.8 + 1.051_2 + 0.262_8);
         about(of(&bills, "container-provisioned").usd_per_month, 7.208_75 + 53.29 + 1.051_2 + 0.262_8);
