@@ -88,7 +88,7 @@ async fn reopens_with_everything_and_shares_the_file() {
     let id = Uuid::now_v7();
     {
         let store = store_in(dir.path());
-        assert_eq!(store.migrate().await.expect("migrate").len(), 5);
+        assert_eq!(store.migrate().await.expect("migrate").len(), 6);
         store.ensure_table(&table).await.expect("table");
         store.append(batch(&table, OnBadRow::Report, &[(id, 1)]).into()).await.expect("append");
     }

@@ -10,12 +10,13 @@ use super::values::sql_type;
 use super::writer::now;
 use crate::migration::Migration;
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration { name: "0001_system", sql: include_str!("migrations/0001_system.sql") },
     Migration { name: "0002_retention", sql: include_str!("migrations/0002_retention.sql") },
     Migration { name: "0003_marks", sql: include_str!("migrations/0003_marks.sql") },
     Migration { name: "0004_confirm", sql: include_str!("migrations/0004_confirm.sql") },
-    Migration { name: "0005_move", sql: include_str!("migrations/0005_move.sql") },
+    Migration { name: "0005_confirm_find", sql: include_str!("migrations/0005_confirm_find.sql") },
+    Migration { name: "0006_move", sql: include_str!("migrations/0006_move.sql") },
 ];
 
 /// Each in a transaction that takes the write lock first: one runner at a time, a kill leaves all of one or nothing.

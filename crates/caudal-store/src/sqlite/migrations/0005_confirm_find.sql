@@ -1,0 +1,1 @@
+-- Nothing to do: here pending transactions have had their index, and what has ended its counts, from the beginning.
