@@ -14,6 +14,7 @@ pub mod enqueue;
 mod keep;
 mod metrics;
 mod settle;
+mod slots;
 mod target;
 
 use std::sync::Arc;

@@ -10,7 +10,7 @@ use caudal_core::confirm::budget::{BatchSize, Breaker, BreakerState, Rate};
 use caudal_core::confirm::ports::{Batch, Claim, Records};
 use caudal_core::confirm::{Keys, LaneId, Rank};
 use caudal_core::error::StoreError;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,7 @@ use super::beat::Pulse;
 use super::keep::Held;
 use super::metrics::TargetMetrics;
 use super::settle::Done;
+use super::slots::{Slot, Slots};
 use super::{Shared, TargetConfig, batch};
 use crate::settle::jitter;
 
@@ -38,7 +39,7 @@ pub(crate) struct Target {
     pub(crate) keys: Keys,
     pub(crate) metrics: TargetMetrics,
     asking: Mutex<Asking>,
-    permits: Semaphore,
+    slots: Slots,
     /// Claimed and not begun.
     waiting: AtomicUsize,
     /// Batches under way.
@@ -53,8 +54,6 @@ struct Asking {
     rate: Option<Rate>,
     breaker: Breaker,
     size: BatchSize,
-    /// Permits handed to the semaphore so far.
-    permits: usize,
     epoch: Instant,
 }
 
@@ -78,13 +77,12 @@ impl Target {
             rate: limits.rate.map(|rate| Rate::new(rate, Duration::ZERO)),
             breaker: Breaker::new(limits.breaker_failures, limits.breaker_pause, limits.breaker_pause_max),
             size: BatchSize::new(1, limits.batch_max),
-            permits: concurrency,
             epoch: Instant::now(),
         };
         let target = Self {
             keys: Keys::of(&config.topic, &config.operation),
             asking: Mutex::new(asking),
-            permits: Semaphore::new(concurrency),
+            slots: Slots::new(concurrency),
             waiting: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             room: Notify::new(),
@@ -119,7 +117,7 @@ impl Target {
     /// Waits until a call may go out; `None`: it must not, and its item is given back.
     pub(crate) async fn admit(&self, held: &Held) -> Option<Admitted<'_>> {
         loop {
-            let permit = self.permits.acquire().await.ok()?;
+            let slot = self.slots.take().await?;
             if self.shared.stopping.is_cancelled() || !held.is_safe() {
                 return None;
             }
@@ -139,9 +137,9 @@ impl Target {
             };
             let Some(wait) = wait else {
                 self.metrics.calling.inc();
-                return Some(Admitted { target: self, _permit: permit, told: false });
+                return Some(Admitted { target: self, _slot: slot, told: false });
             };
-            drop(permit);
+            drop(slot);
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
                 () = self.shared.stopping.cancelled() => return None,
@@ -179,14 +177,8 @@ impl Target {
         if let (Some(total), Some(rate)) = (self.config.limits.rate, &mut asking.rate) {
             rate.set(total / workers as f64, now);
         }
-        let share = (self.config.limits.concurrency / workers).max(1);
-        if share > asking.permits {
-            self.permits.add_permits(share - asking.permits);
-            asking.permits = share;
-        } else if share < asking.permits {
-            // Those in use go when their calls end; the rest the next time.
-            asking.permits -= self.permits.forget_permits(asking.permits - share);
-        }
+        drop(asking);
+        self.slots.set((self.config.limits.concurrency / workers).max(1));
     }
 
     /// How long until the endpoint may be asked at all; `None`: now.
@@ -217,7 +209,7 @@ impl Target {
 /// Leave for one call. Dropped without an answer, the call was cut off.
 pub(crate) struct Admitted<'a> {
     target: &'a Target,
-    _permit: SemaphorePermit<'a>,
+    _slot: Slot<'a>,
     told: bool,
 }
 
