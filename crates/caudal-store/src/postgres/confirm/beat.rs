@@ -93,7 +93,7 @@ impl PostgresStore {
         let mut lease = self.confirmers.lease().await?;
         lease.begin_work();
         let conn = lease.conn().await?;
-        let result = keep_house(conn, &self.begin, beat, &lanes, &from).await;
+        let result = keep_house(conn, &self.begin_in_order(), beat, &lanes, &from).await;
         match &result {
             Ok(_) => lease.end_work(),
             Err(_) => lease.discard(),

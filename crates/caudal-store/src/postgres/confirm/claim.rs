@@ -24,7 +24,7 @@ use super::{Lane, adopt, count, micros};
 
 /// Rows are found by their place: as a join, the planner guesses that the limit is large, and reads all. Arrays are put together
 /// from rows in order, which costs one sort instead of one an array.
-const CLAIM: &str = "
+pub(super) const CLAIM: &str = "
 with taken as (
   delete from _confirm_ready where ctid = any(array(
     select ctid from _confirm_ready
@@ -42,7 +42,7 @@ lease as (
   returning lease, txs, attempts, crashes, doubts, sinces, first_sents)
 select (select max(pos) from taken), clock_timestamp(), l.* from (select) one left join lease l on true";
 
-const CLAIM_TYPES: [Type; 6] = [Type::INT4, Type::INT2, Type::INT8, Type::INT8, Type::TEXT, Type::INT8];
+pub(super) const CLAIM_TYPES: [Type; 6] = [Type::INT4, Type::INT2, Type::INT8, Type::INT8, Type::TEXT, Type::INT8];
 
 const BEGIN_CALLS: &str = "
 update _confirm_leases set phase = 'calling', called_at = coalesce(called_at, clock_timestamp()),
@@ -62,7 +62,7 @@ impl PostgresStore {
     pub(super) async fn claim_items(&self, claim: &Claim) -> Result<Option<Batch>, StoreError> {
         let lane = self.lanes.get(claim.lane)?;
         let (rank, ttl, limit) = (claim.rank.number(), micros(claim.ttl), claim.items_max.max(1) as i64);
-        let mut from = claim.from;
+        let (begin, mut from) = (self.begin_in_order(), claim.from);
         loop {
             let values: [Typed<'_>; 6] = [
                 (&claim.lane.0, CLAIM_TYPES[0].clone()),
@@ -72,7 +72,7 @@ impl PostgresStore {
                 (&&*claim.worker, CLAIM_TYPES[4].clone()),
                 (&ttl, CLAIM_TYPES[5].clone()),
             ];
-            let rows = self.confirm(CLAIM, &values).await?;
+            let rows = self.within(&begin, CLAIM, &values).await?;
             let row = rows.first().ok_or_else(|| StoreError::fatal("a claim gave no row"))?;
             let Some(taken) = row.try_get::<_, Option<i64>>(0).map_err(store_error)? else { return Ok(None) };
             self.lanes.taken(claim.lane, claim.rank, taken);

@@ -1,4 +1,5 @@
-//! One transaction among many that are pending is found by its id, by the blocks that PostgreSQL touches for it.
+//! One transaction among many that are pending is found by its id, and the first of them without the others: by the blocks that
+//! PostgreSQL touches for it.
 
 use caudal_core::ports::Catalogue;
 use caudal_testkit::postgres::{client, database};
@@ -7,6 +8,7 @@ use uuid::Uuid;
 
 use super::super::operate::Typed;
 use super::super::{PostgresConfig, PostgresStore};
+use super::claim::{CLAIM, CLAIM_TYPES};
 use super::operate::{ONE, RESOLVE, VOID};
 
 /// Their table has some five hundred blocks.
@@ -18,8 +20,7 @@ const FILL: &str = "
 insert into _confirm_lanes (topic, name, adopts) values ('payments', 'default', false);
 insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since)
   select l.lane, 0, gen_random_uuid(), 0, 0, false, true, clock_timestamp()
-  from _confirm_lanes l, generate_series(1, $PENDING);
-analyze";
+  from _confirm_lanes l, generate_series(1, $PENDING)";
 
 #[tokio::test]
 async fn a_pending_transaction_is_found_without_looking_at_all() {
@@ -28,6 +29,7 @@ async fn a_pending_transaction_is_found_without_looking_at_all() {
     store.migrate().await.expect("migrate");
     let client = client(&url).await.expect("a connection");
     client.batch_execute(&FILL.replace("$PENDING", &PENDING.to_string())).await.expect("filled");
+    client.batch_execute("analyze").await.expect("analysed");
     // As the store's own connections have it.
     client.batch_execute("set enable_seqscan = off; set jit = off").await.expect("set");
     let ids = client.query("select tx from _confirm_ready order by pos offset 30000 limit 2", &[]).await.expect("ids");
@@ -55,6 +57,26 @@ async fn a_pending_transaction_is_found_without_looking_at_all() {
         println!("{blocks} blocks");
         assert!(blocks <= BLOCKS_MAX, "{blocks} blocks: {plan:#?}");
     }
+}
+
+/// Of a table that was just filled nothing is known until it is analysed, which may take a minute.
+#[tokio::test]
+async fn the_first_are_claimed_without_looking_at_all() {
+    let url = database().await.expect("a database");
+    let store = PostgresStore::connect(PostgresConfig::new(&url, "test")).await.expect("connect");
+    store.migrate().await.expect("migrate");
+    let client = client(&url).await.expect("a connection");
+    client.batch_execute("alter table _confirm_ready set (autovacuum_enabled = false)").await.expect("altered");
+    client.batch_execute(&FILL.replace("$PENDING", &PENDING.to_string())).await.expect("filled");
+    client.batch_execute("set enable_seqscan = off; set jit = off").await.expect("set");
+    client.batch_execute(&store.begin_in_order()).await.expect("begun");
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [&1i32, &0i16, &0i64, &10i64, &"w", &1_000_000i64];
+    let params: Vec<Typed<'_>> = values.into_iter().zip(CLAIM_TYPES).collect();
+    let plan = client.query_typed(&format!("explain (analyze, buffers, timing off) {CLAIM}"), &params).await;
+    let plan: Vec<String> = plan.expect("explained").iter().map(|row| row.get(0)).collect();
+    let blocks = blocks(&plan);
+    println!("{blocks} blocks");
+    assert!(blocks <= BLOCKS_MAX, "{blocks} blocks: {plan:#?}");
 }
 
 /// Those of the whole statement, which its first line on buffers counts.

@@ -143,6 +143,40 @@ impl PostgresStore {
         self.ask_over(&self.confirmers, sql, params, false).await
     }
 
+    /// What opens a transaction in which the first of what waits is looked for. PostgreSQL knows nothing of a table that was just
+    /// filled: it takes the rows of a lane for few, and would collect and sort them all (measured with three million: 700 ms a
+    /// claim, until the table is analysed).
+    fn begin_in_order(&self) -> String {
+        format!("{}; set local enable_bitmapscan = off", self.begin)
+    }
+
+    /// A transaction of one statement, begun as it says, in one round trip.
+    async fn within(
+        &self,
+        begin: &str,
+        sql: &str,
+        params: &[Typed<'_>],
+    ) -> Result<Vec<tokio_postgres::Row>, StoreError> {
+        let params: Vec<Typed<'_>> = params.to_vec();
+        let mut lease = self.confirmers.lease().await?;
+        lease.begin_work();
+        let conn = lease.conn().await?;
+        let asked = async {
+            let work = join(conn.client.batch_execute(begin), conn.client.query_typed(sql, &params));
+            let ((begun, rows), ended) = join(work, conn.client.batch_execute("commit")).await;
+            begun.map_err(store_error)?;
+            let rows = rows.map_err(store_error)?;
+            ended.map_err(store_error)?;
+            Ok(rows)
+        };
+        let result: Result<_, StoreError> = asked.await;
+        match &result {
+            Ok(_) => lease.end_work(),
+            Err(_) => lease.discard(),
+        }
+        result
+    }
+
     /// Runs the parts of a transaction over one connection; `work` sends its commit. When it fails, all of it is undone.
     async fn transact<T: Send>(
         &self,

@@ -5,7 +5,6 @@ use std::time::Duration;
 use caudal_core::confirm::ports::LaneAudit;
 use caudal_core::error::StoreError;
 use futures_util::FutureExt;
-use futures_util::future::join;
 use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -126,24 +125,7 @@ impl PostgresStore {
             "begin read only; set local enable_seqscan = on; set local jit = off; set local statement_timeout = {}",
             self.statement_timeout.as_millis()
         );
-        let params: Vec<Typed<'_>> = params.to_vec();
-        let mut lease = self.confirmers.lease().await?;
-        lease.begin_work();
-        let conn = lease.conn().await?;
-        let asked = async {
-            let work = join(conn.client.batch_execute(&begin), conn.client.query_typed(sql, &params));
-            let ((begun, rows), ended) = join(work, conn.client.batch_execute("commit")).await;
-            begun.map_err(store_error)?;
-            let rows = rows.map_err(store_error)?;
-            ended.map_err(store_error)?;
-            Ok(rows)
-        };
-        let result: Result<Vec<Row>, StoreError> = asked.await;
-        match &result {
-            Ok(_) => lease.end_work(),
-            Err(_) => lease.discard(),
-        }
-        result
+        self.within(&begin, sql, params).await
     }
 }
 
