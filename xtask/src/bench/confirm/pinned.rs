@@ -17,7 +17,7 @@ use super::caudal::Payments;
 pub(super) fn run(bench: &Bench, postgres: &Postgres) -> Result<Vec<Outcome>> {
     let (count, apart, pinned) = match bench.quick {
         true => (500_000, 2, 4),
-        false => (8_000_000, 45, 300),
+        false => (13_000_000, 45, 300),
     };
     let endpoint = servers::endpoint(bench, 0)?;
     let database = postgres.database("caudal")?;
