@@ -53,7 +53,7 @@ const DEFERRED: &str = concat!(part!(deferred), " and p.tx > $2 order by p.tx li
 const READY: &str = concat!(part!(ready), " and (p.rank, p.pos) > ($2, $4) order by p.rank, p.pos limit $3");
 const ENDED: &str = concat!(part!(ended), " and p.tx > $2 order by p.tx limit $3");
 
-/// What is pending has no index by transaction, so all of the lane's is looked at.
+/// What is pending is joined: its index by transaction is a hash, which is looked into once for each.
 const FIND: &str = concat!(
     part!(aside),
     " and p.tx = any($2) union all ",
