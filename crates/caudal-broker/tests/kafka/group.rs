@@ -8,7 +8,7 @@ use caudal_core::message::Delivery;
 use caudal_testkit::broker::{Ledger, Reader, bare, marks, messages};
 use uuid::Uuid;
 
-use super::{REBALANCE, cluster, keyed, open, step};
+use super::{PATIENCE, REBALANCE, cluster, keyed, open, step};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_of_a_partition_that_was_taken_away_is_fenced() {
@@ -24,7 +24,7 @@ async fn a_batch_of_a_partition_that_was_taken_away_is_fenced() {
     let mut second = Reader::new(&other, &topic, "store", &ledger).await;
     // The first settles nothing, so what is taken from it comes to the second from the start.
     let mut taken = Vec::new();
-    while let Ok(some) = tokio::time::timeout(3 * REBALANCE, second.subscription.receive(1000, usize::MAX)).await {
+    while let Ok(some) = tokio::time::timeout(PATIENCE, second.subscription.receive(1000, usize::MAX)).await {
         let some = some.unwrap();
         second.settle(&some).await;
         taken.extend(some);

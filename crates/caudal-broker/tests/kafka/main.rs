@@ -25,6 +25,8 @@ use caudal_testkit::kafka::Kafka;
 
 /// A group member that leaves or joins makes the mock wait for a session's length less a second.
 const REBALANCE: Duration = Duration::from_secs(3);
+/// Long past what a group takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
 const BODY_MAX: usize = 4 * 1024 * 1024;
 
 fn harness() -> Harness {
