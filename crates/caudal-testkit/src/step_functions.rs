@@ -16,6 +16,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::api::Api;
+use crate::emulator::Road;
 use crate::lambda::{Function, Invoked, Request, serve};
 use crate::moto::Moto;
 
@@ -97,6 +98,11 @@ impl StepFunctions {
     /// Where AWS's other services are.
     pub fn endpoint(&self) -> String {
         self.moto.endpoint()
+    }
+
+    /// A way there that can be held up.
+    pub fn road(&self) -> Result<Road> {
+        self.moto.road()
     }
 
     /// Makes a function, and a machine of this definition in which `${FunctionArn}` is the function.

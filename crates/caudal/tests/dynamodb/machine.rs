@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use caudal_testkit::emulator::Road;
 use caudal_testkit::endpoint::{Behaviour, Endpoint};
 use caudal_testkit::lambda::Invoked;
 use caudal_testkit::step_functions::{self, Deployed, Execution, Spec};
@@ -17,12 +18,15 @@ struct Case {
     books: Books,
     endpoint: Endpoint,
     deployed: Deployed,
+    /// The function's own way to its table.
+    road: Road,
 }
 
 impl Case {
     async fn new(behaviour: Behaviour, more: &str, timeout: Duration) -> Self {
         let services = step_functions::shared().unwrap();
         let (books, endpoint) = (Books::at(&services.endpoint()).await, Endpoint::start(behaviour).await.unwrap());
+        let road = services.road().unwrap();
         let config = format!(
             "[topics.{TOPIC}]\nschema = \"payments.schema.json\"\nconsume_from = \"payments-in\"\n{}",
             section(&endpoint.url("/pay"), more)
@@ -30,14 +34,17 @@ impl Case {
         let spec = Spec {
             binary: env!("CARGO_BIN_EXE_caudal").to_owned(),
             files: vec![("caudal.toml".into(), config), ("payments.schema.json".into(), PAYMENTS.into())],
-            environment: vec![("CAUDAL_CONFIRM__STORE".into(), books.url.clone())],
+            environment: vec![(
+                "CAUDAL_CONFIRM__STORE".into(),
+                books.url.replace(&services.endpoint(), &road.endpoint()),
+            )],
             timeout,
             // More than two executions want: moto's interpreter loses a map whose step it has to repeat.
             concurrency: 12,
         };
         let name = format!("f{}", uuid::Uuid::now_v7().simple());
         let deployed = services.deploy(&name, spec, DEFINITION).await.unwrap();
-        Self { books, endpoint, deployed }
+        Self { books, endpoint, deployed, road }
     }
 
     /// What the function says of a step.
@@ -182,7 +189,32 @@ async fn a_function_whose_time_is_over_in_the_middle_loses_and_doubles_nothing()
     let ended = case.deployed.end_of(&execution, PATIENCE).await.unwrap();
     assert_eq!(ended.status, "SUCCEEDED", "{}", ended.cause);
     case.books.judge(&case.endpoint, 0..8).await;
-    assert_eq!(case.books.lane().await.confirmed, 8);
+    let lane = case.books.lane().await;
+    assert_eq!(lane.confirmed, 8, "{lane:?}\n{:#?}", case.deployed.calls());
+}
+
+/// A dead function's lease is watched for its term, however long a look at the table takes; and nobody else would take it up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_table_that_answers_slowly_does_not_hide_a_dead_functions_lease() {
+    let slow = Behaviour { delays: 1.0, delay_ms: 10_000, ..Behaviour::default() };
+    let case = Case::new(slow, "timeout = \"30s\"", LONG).await;
+    case.enqueue(0..2).await;
+    let killed = async {
+        called(&case, 1).await;
+        // Another function opens the table, and sees a lease that is prolonged once more before its owner dies.
+        case.step(json!({ "op": "plan" })).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(case.deployed.kill_busy() > 0);
+    };
+    let (ended, ()) = tokio::join!(case.deployed.invoke(json!({ "op": "confirm", "topic": TOPIC })), killed);
+    assert!(matches!(ended.unwrap(), Invoked::Error(of, _) if of == "Runtime.ExitError"));
+    let held = async {
+        case.road.hold();
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        case.road.let_go();
+    };
+    let (left, ()) = tokio::join!(case.step(json!({ "op": "reconcile", "round": 0 })), held);
+    assert_eq!(left["again"], true, "{left}\n{}", case.deployed.log());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -154,17 +154,10 @@ impl Steps {
         if until.saturating_duration_since(Instant::now()) < term {
             tracing::warn!("the function's timeout is shorter than a lease: what a dead function had may stay with it");
         }
-        let seen_through = Instant::now() + term + 2 * LOOK_EVERY;
         let worker = format!("reconcile:{}", clock::fresh_id(clock::now()).simple());
-        let mut left = self.look(apart, topics, &worker, term).await?;
-        while left.leases > 0 && left.due == 0 && Instant::now() + LOOK_EVERY < seen_through.min(until) {
-            tokio::time::sleep(LOOK_EVERY).await;
-            left = self.look(apart, topics, &worker, term).await?;
-        }
+        let (left, deserted) = self.watch(apart, topics, &worker, term, until).await?;
         // Counted until its last beat is old, if this fails.
         let _ = apart.store.port().leave(&worker).await;
-        // What has not lapsed by then is prolonged by somebody who lives, and theirs.
-        let deserted = if Instant::now() + LOOK_EVERY < seen_through { left.leases } else { 0 };
         let later = left.next_due.map(|next| next.as_secs() + 1);
         let soon = later.filter(|later| *later <= wait_max);
         let wait = if left.due + deserted > 0 { 1 } else { soon.unwrap_or(1) };
@@ -178,6 +171,34 @@ impl Steps {
             "leases": left.leases,
             "later": later,
         }))
+    }
+
+    /// Looks until something is due, no lease is left, or those that are left have been watched for their term. Returns what is left,
+    /// and how many leases may be a dead function's.
+    async fn watch(
+        &self,
+        apart: &Apart,
+        topics: &[&Topic],
+        worker: &str,
+        term: Duration,
+        until: Instant,
+    ) -> Result<(Work, u64), Failure> {
+        let mut seen_since = None;
+        loop {
+            let begun = Instant::now();
+            let left = self.look(apart, topics, worker, term).await?;
+            // A lease is watched from the end of the first look: a look may take longer than a term.
+            let watched_for = begun.saturating_duration_since(*seen_since.get_or_insert_with(Instant::now));
+            if left.leases == 0 || left.due > 0 || watched_for >= term {
+                // What has not lapsed by now is prolonged by somebody who lives, and theirs.
+                return Ok((left, 0));
+            }
+            if Instant::now() + LOOK_EVERY >= until {
+                let deserted = left.leases;
+                return Ok((left, deserted));
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Ends what has lapsed, and says what is left, all topics together. What is paused waits for people, and does not count.
