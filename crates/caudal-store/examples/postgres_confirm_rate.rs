@@ -96,7 +96,8 @@ async fn work(store: Arc<PostgresStore>, lane: LaneId, number: usize, size: usiz
         if swept.elapsed() > Duration::from_secs(1) {
             (from, swept) = (0, Instant::now());
         }
-        let claim = Claim { lane, rank: Rank::Usual, from, items_max: size, ttl: TTL, worker: worker.clone() };
+        let claim =
+            Claim { lane, rank: Rank::Usual, from, to: i64::MAX, items_max: size, ttl: TTL, worker: worker.clone() };
         let at = Instant::now();
         let claimed = store.claim(&claim).await?;
         times[0] += at.elapsed();

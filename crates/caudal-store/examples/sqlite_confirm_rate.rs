@@ -88,8 +88,15 @@ struct Times {
 async fn work(store: Arc<SqliteStore>, lane: LaneId, items_max: usize, number: usize) -> Times {
     let (mut times, mut from) = (Times::default(), 0);
     loop {
-        let claim =
-            Claim { lane, rank: Rank::Usual, from, items_max, ttl: TTL, worker: format!("worker {number}").into() };
+        let claim = Claim {
+            lane,
+            rank: Rank::Usual,
+            from,
+            to: i64::MAX,
+            items_max,
+            ttl: TTL,
+            worker: format!("worker {number}").into(),
+        };
         let begun = Instant::now();
         let Some(batch) = store.claim(&claim).await.unwrap() else { return times };
         times.claim += begun.elapsed();

@@ -8,6 +8,8 @@ mod harness;
 mod adopting;
 #[path = "postgres_confirm/faults.rs"]
 mod faults;
+#[path = "postgres_confirm/late.rs"]
+mod late;
 #[path = "postgres_confirm/lossy.rs"]
 mod lossy;
 #[path = "postgres_confirm/storing.rs"]

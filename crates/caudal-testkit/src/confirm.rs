@@ -122,7 +122,7 @@ pub fn worker(name: &str) -> Arc<str> {
 
 /// A claim of worker `a` for all there is, under a lease that does not lapse by itself.
 pub fn claim(lane: LaneId) -> Claim {
-    Claim { lane, rank: Rank::Usual, from: 0, items_max: 1000, ttl: LONG, worker: worker("a") }
+    Claim { lane, rank: Rank::Usual, from: 0, to: i64::MAX, items_max: 1000, ttl: LONG, worker: worker("a") }
 }
 
 pub fn confirmed() -> Mark {
@@ -199,7 +199,8 @@ impl Doing for Arc<dyn ConfirmStore> {
     }
 
     async fn beat_as(&self, worker: &str, lanes: &[LaneId]) -> Beaten {
-        let beat = Beat { worker: Arc::from(worker), ttl: LONG, lanes: lanes.to_vec(), promote_max: 1000 };
+        let beat =
+            Beat { worker: Arc::from(worker), ttl: LONG, lanes: lanes.to_vec(), promote_max: 1000, thorough: true };
         self.beat(&beat).await.expect("beat")
     }
 

@@ -78,9 +78,12 @@ pub struct Lease {
 pub struct Claim {
     pub lane: LaneId,
     pub rank: Rank,
-    /// Positions up to here are not looked at. 0 looks at all: to be done every second or so, because transactions do not commit in the
-    /// order of their positions.
+    /// Positions up to here are not looked at. Transactions do not commit in the order of their positions: what was passed over
+    /// must be asked for again, and [`Beaten::ready`] says where.
     pub from: i64,
+    /// Nor need those behind this one be: a store that keeps what was taken in its way, as PostgreSQL does while an old snapshot is
+    /// open somewhere, must not walk past more of it than was asked for.
+    pub to: i64,
     pub items_max: usize,
     pub ttl: Duration,
     pub worker: Arc<str>,
@@ -126,6 +129,19 @@ pub struct Beat {
     pub lanes: Vec<LaneId>,
     /// Due items made pending by one beat at most.
     pub promote_max: usize,
+    /// Looks at everything, whatever it costs: what was committed before this beat and is not in [`Beaten::ready`] is not there.
+    /// Otherwise what committed late may be left for a later beat.
+    pub thorough: bool,
+}
+
+/// Something can be claimed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    pub lane: LaneId,
+    pub rank: Rank,
+    /// Some of it was passed over by this process's claims before the beat began: it is behind this position. See
+    /// [`Claim::from`].
+    pub missed: Option<i64>,
 }
 
 /// What a beat found.
@@ -137,11 +153,18 @@ pub struct Beaten {
     pub lapsed: u64,
     /// Items made pending because they were due.
     pub promoted: u64,
-    /// Lanes in which something can be claimed, by rank. A lane that is paused is not among them.
-    pub ready: Vec<(LaneId, Rank)>,
+    /// Where something can be claimed. A lane that is paused is not among them.
+    pub ready: Vec<Ready>,
     pub paused: Vec<LaneId>,
     /// Until the next item is due; `None`: none waits.
     pub next_due: Option<Duration>,
+}
+
+impl Beaten {
+    /// Lanes and ranks in which something can be claimed.
+    pub fn places(&self) -> Vec<(LaneId, Rank)> {
+        self.ready.iter().map(|ready| (ready.lane, ready.rank)).collect()
+    }
 }
 
 /// Claiming and settling: called by the confirmation engine.
@@ -153,8 +176,8 @@ pub trait Confirm: Send + Sync {
     /// then on ([`AppendBatch::lanes`](crate::ports::AppendBatch::lanes)).
     async fn ensure_lanes(&self, lanes: &[LaneSpec]) -> Result<Vec<LaneId>, StoreError>;
 
-    /// Takes pending items, the oldest first, under a new lease. `None`: nothing is to be had beyond [`Claim::from`], or the lane
-    /// is paused. Nobody else gets the same items while the lease lives. Items that have an outcome already are dropped.
+    /// Takes pending items, the oldest first, under a new lease. `None`: nothing is to be had between [`Claim::from`] and
+    /// [`Claim::to`], or the lane is paused. Nobody else gets the same items while the lease lives. Items that have an outcome already are dropped.
     async fn claim(&self, claim: &Claim) -> Result<Option<Batch>, StoreError>;
 
     /// Notes, durably, that calls begin: from here on the lease's items are in doubt if it lapses. `false`: it has lapsed, and

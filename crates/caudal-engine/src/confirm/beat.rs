@@ -1,10 +1,11 @@
 //! The beat: a sign of life, and the housekeeping that every worker does for all.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use caudal_core::confirm::ports::{Beat, Beaten};
-use caudal_core::confirm::{LaneId, Rank};
+use caudal_core::confirm::LaneId;
+use caudal_core::confirm::ports::{Beat, Beaten, Ready};
 use caudal_core::error::StoreError;
 
 use super::Shared;
@@ -16,7 +17,7 @@ pub(crate) struct Pulse {
     /// Beats so far.
     pub(crate) beats: u64,
     pub(crate) workers: u32,
-    pub(crate) ready: Vec<(LaneId, Rank)>,
+    pub(crate) ready: Vec<Ready>,
     pub(crate) next_due: Option<Duration>,
 }
 
@@ -61,6 +62,7 @@ async fn beat(shared: &Shared, lanes: &[LaneId], adopting: &[LaneId]) -> Result<
         ttl: (shared.config.idle_beat * MISSES).max(Duration::from_secs(5)),
         lanes: lanes.to_vec(),
         promote_max: PROMOTE_MAX,
+        thorough: shared.thorough.load(Ordering::Acquire),
     };
     let Beaten { workers, lapsed, promoted, ready, next_due, .. } = shared.store.beat(&beat).await?;
     if lapsed > 0 {

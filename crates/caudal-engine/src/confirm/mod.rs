@@ -11,6 +11,7 @@ mod batch;
 mod beat;
 pub mod drill;
 pub mod enqueue;
+mod hot;
 mod keep;
 mod metrics;
 mod settle;
@@ -18,6 +19,7 @@ mod slots;
 mod target;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use caudal_core::confirm::answer::Rules;
@@ -119,6 +121,8 @@ pub(crate) struct Shared {
     pub(crate) pulse: watch::Sender<Pulse>,
     /// Asks for a beat now.
     pub(crate) hurry: Notify,
+    /// Beats are to find all there is.
+    pub(crate) thorough: AtomicBool,
     /// Goes up when another process says that it has stored something.
     pub(crate) word: watch::Sender<u64>,
 }
@@ -159,6 +163,7 @@ impl Confirming {
             alone: Arc::default(),
             pulse: watch::Sender::new(Pulse::default()),
             hurry: Notify::new(),
+            thorough: AtomicBool::new(false),
             word: watch::Sender::new(0),
         });
         let tasks = TaskTracker::new();
@@ -211,6 +216,7 @@ impl Confirming {
         loop {
             let idle_before = self.is_idle();
             let beats = pulse.borrow_and_update().beats;
+            self.shared.thorough.store(idle_before, Ordering::Release);
             self.shared.hurry.notify_one();
             // Two beats: the first may have begun before the look at what is in hand.
             if pulse.wait_for(|pulse| pulse.beats >= beats + 2 || pulse.beats > beats && !idle_before).await.is_err() {

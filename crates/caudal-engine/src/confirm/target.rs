@@ -1,13 +1,12 @@
 //! One topic's endpoint: its lanes, what may be asked of it, and the task that claims.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use caudal_core::confirm::answer::Answer;
 use caudal_core::confirm::budget::{BatchSize, Breaker, BreakerState, Rate};
-use caudal_core::confirm::ports::{Batch, Claim, Records};
+use caudal_core::confirm::ports::{Batch, Claim, Ready, Records};
 use caudal_core::confirm::{Keys, LaneId, Rank};
 use caudal_core::error::StoreError;
 use tokio::sync::{Notify, mpsc, watch};
@@ -15,6 +14,7 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
 use super::beat::Pulse;
+use super::hot::{Hot, Place};
 use super::keep::Held;
 use super::metrics::TargetMetrics;
 use super::settle::Done;
@@ -24,10 +24,6 @@ use crate::settle::jitter;
 
 /// Batches under way at once: while one calls, the next is claimed and the one before is written down.
 const BATCHES_MAX: usize = 16;
-/// Positions that committed late are looked for this often.
-const SWEEP: Duration = Duration::from_secs(1);
-/// Of so many claims one goes to the least urgent lane that has something, so that no lane starves.
-const AGING: u64 = 16;
 /// Marks that wait for the store before calls wait for it, too.
 const MARKS_WAITING: usize = 8_192;
 const STORE_PAUSE: Duration = Duration::from_millis(200);
@@ -101,8 +97,8 @@ impl Target {
         lanes.filter(|(_, spec)| matches!(spec.records, Records::Adopted(_))).map(|(lane, _)| *lane).collect()
     }
 
-    pub(crate) fn has_ready(&self, ready: &[(LaneId, Rank)]) -> bool {
-        ready.iter().any(|(lane, _)| self.lanes.contains(lane))
+    pub(crate) fn has_ready(&self, ready: &[Ready]) -> bool {
+        ready.iter().any(|ready| self.lanes.contains(&ready.lane))
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -248,53 +244,6 @@ impl Drop for Admitted<'_> {
     }
 }
 
-/// Where something may be to claim, and from which position on.
-#[derive(Debug, Default)]
-struct Hot {
-    places: BTreeSet<(usize, Rank)>,
-    watermarks: std::collections::HashMap<(usize, Rank), (i64, Instant)>,
-    claims: u64,
-}
-
-impl Hot {
-    /// The next place to claim from.
-    fn next(&mut self) -> Option<(usize, Rank)> {
-        self.claims += 1;
-        match self.claims % AGING {
-            0 => self.places.last().copied(),
-            _ => self.places.first().copied(),
-        }
-    }
-
-    /// From where to claim: what was taken before is not looked at again for a second.
-    fn from(&mut self, place: (usize, Rank)) -> i64 {
-        match self.watermarks.get(&place) {
-            Some((watermark, since)) if since.elapsed() < SWEEP => *watermark,
-            _ => 0,
-        }
-    }
-
-    fn claimed(&mut self, place: (usize, Rank), from: i64, batch: &Batch) {
-        let since = match (from, self.watermarks.get(&place)) {
-            (1.., Some((_, since))) => *since,
-            _ => Instant::now(),
-        };
-        self.watermarks.insert(place, (batch.watermark, since));
-    }
-
-    /// Nothing was found. Beyond a watermark that says little: once more from the start.
-    fn empty(&mut self, place: (usize, Rank), from: i64) {
-        match from {
-            0 => drop(self.places.remove(&place)),
-            _ => drop(self.watermarks.remove(&place)),
-        }
-    }
-
-    fn all(&mut self, lanes: usize) {
-        self.places.extend((0..lanes).map(|lane| (lane, Rank::Usual)));
-    }
-}
-
 /// Claims until the process drains.
 pub(crate) async fn run(target: Arc<Target>, mut news: Option<watch::Receiver<u64>>, tasks: TaskTracker) {
     let mut pulse = target.shared.pulse.subscribe();
@@ -328,9 +277,9 @@ pub(crate) async fn run(target: Arc<Target>, mut news: Option<watch::Receiver<u6
 
 fn take_pulse(target: &Target, hot: &mut Hot, pulse: &Pulse) {
     target.share(pulse.workers);
-    for (lane, rank) in &pulse.ready {
-        if let Some(at) = target.lanes.iter().position(|known| known == lane) {
-            hot.places.insert((at, *rank));
+    for ready in &pulse.ready {
+        if let Some(at) = target.lanes.iter().position(|known| *known == ready.lane) {
+            hot.seen((at, ready.rank), ready.missed);
         }
     }
 }
@@ -383,28 +332,24 @@ async fn wait_for_room(target: &Target, rank: Rank) {
     }
 }
 
-async fn claim(
-    target: &Arc<Target>,
-    hot: &mut Hot,
-    place: (usize, Rank),
-    tasks: &TaskTracker,
-) -> Result<(), StoreError> {
+async fn claim(target: &Arc<Target>, hot: &mut Hot, place: Place, tasks: &TaskTracker) -> Result<(), StoreError> {
     let (lane, rank) = place;
-    let from = hot.from(place);
+    let (from, to) = hot.range(place);
     let claim = Claim {
         lane: target.lanes[lane],
         rank,
         from,
+        to,
         items_max: target.batch_size(rank),
         ttl: target.config.limits.lease,
         worker: target.shared.config.worker.clone(),
     };
     let asked_at = Instant::now();
     let Some(batch) = target.shared.store.claim(&claim).await? else {
-        hot.empty(place, from);
+        hot.empty(place, Instant::now());
         return Ok(());
     };
-    hot.claimed(place, from, &batch);
+    hot.claimed(place, &batch, Instant::now());
     if batch.items.is_empty() {
         return Ok(());
     }

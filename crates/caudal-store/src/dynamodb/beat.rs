@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use caudal_core::confirm::ports::{Beat, Beaten, Tried};
+use caudal_core::confirm::ports::{Beat, Beaten, Ready, Tried};
 use caudal_core::confirm::{LaneId, Rank, State};
 use caudal_core::error::StoreError;
 use caudal_core::time::Instant;
@@ -75,7 +75,7 @@ impl DynamoStore {
             let (ready, next) = self.look_ahead(&lane, &heads).await?;
             match paused {
                 true => beaten.paused.push(*id),
-                false => beaten.ready.extend(ready.into_iter().map(|rank| (*id, rank))),
+                false => beaten.ready.extend(ready.into_iter().map(|rank| Ready { lane: *id, rank, missed: None })),
             }
             beaten.next_due = [beaten.next_due, next].into_iter().flatten().min();
         }

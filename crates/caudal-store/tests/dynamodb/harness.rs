@@ -41,7 +41,7 @@ impl Dynamo {
 
     /// What a beat says can be claimed.
     pub(crate) async fn ready(&self, lane: LaneId) -> Vec<(LaneId, Rank)> {
-        self.store().beat_as("looks", &[lane]).await.ready
+        self.store().beat_as("looks", &[lane]).await.places()
     }
 }
 

@@ -59,9 +59,9 @@ async fn what_is_due_needs_no_promotion() {
             break;
         }
     }
-    let beat = Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 1 };
+    let beat = Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 1, thorough: true };
     let beaten = store.beat(&beat).await.unwrap();
-    assert_eq!((beaten.promoted, beaten.ready.as_slice()), (0, &[(lane, Rank::Usual)][..]));
+    assert_eq!((beaten.promoted, beaten.places().as_slice()), (0, &[(lane, Rank::Usual)][..]));
     assert_eq!(store.status("default").await.pending, 12);
     store.assert_sound().await;
 }

@@ -56,10 +56,10 @@ async fn a_commit_whose_answer_was_lost_is_repeated_without_effect() {
     store.call(&batch, Duration::from_millis(1)).await;
     tokio::time::sleep(Duration::from_millis(20)).await;
     proxy.arm();
-    let beat = Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 10 };
+    let beat = Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 10, thorough: true };
     store.beat(&beat).await.expect_err("the connection was cut");
     let beaten = store.beat_as("a", &[lane]).await;
-    assert_eq!((beaten.lapsed, beaten.promoted, beaten.ready), (0, 0, vec![(lane, Rank::Suspect)]));
+    assert_eq!((beaten.lapsed, beaten.promoted, beaten.places()), (0, 0, vec![(lane, Rank::Suspect)]));
     let now = store.look(batch.items[0].id).await;
     assert_eq!((now.state, now.crashes), (State::Doubt, 1));
     store.assert_sound().await;
@@ -134,7 +134,7 @@ async fn work(
     let mut said = Said::new();
     let ttl = Duration::from_millis(200);
     while !done.load(Ordering::Relaxed) {
-        let beat = Beat { worker: worker(name), ttl, lanes: vec![lane], promote_max: 100 };
+        let beat = Beat { worker: worker(name), ttl, lanes: vec![lane], promote_max: 100, thorough: true };
         heard(|| store.beat(&beat)).await;
         let rank = *chance.pick(&Rank::ALL);
         let asked = Claim { rank, items_max: 20, ttl, worker: worker(name), ..claim(lane) };

@@ -93,7 +93,7 @@ async fn one_round(
         store.append(more.into()).await?;
         new.iter().for_each(|(id, _)| say(said, "stored", *id));
     }
-    store.beat(&Beat { worker: worker(name), ttl: TTL, lanes: vec![lane], promote_max: 50 }).await?;
+    store.beat(&Beat { worker: worker(name), ttl: TTL, lanes: vec![lane], promote_max: 50, thorough: true }).await?;
     let rank = *chance.pick(&Rank::ALL);
     let asked = Claim { rank, items_max: 20, ttl: TTL, worker: worker(name), ..claim(lane) };
     let Some(taken) = store.claim(&asked).await? else { return Ok(()) };

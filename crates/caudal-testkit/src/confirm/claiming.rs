@@ -103,7 +103,7 @@ pub async fn paused_lanes_give_nothing(h: &impl Harness) {
     assert_eq!(store.pause(&topic(), Some("unheard-of"), "").await.expect("pause"), 0);
     assert!(store.claim_as(claim(lane)).await.is_none());
     let beaten = store.beat_as("a", &[lane, other]).await;
-    assert_eq!((beaten.ready.as_slice(), beaten.paused.as_slice()), (&[(other, Rank::Usual)][..], &[lane][..]));
+    assert_eq!((beaten.places().as_slice(), beaten.paused.as_slice()), (&[(other, Rank::Usual)][..], &[lane][..]));
     assert_eq!(store.status("default").await.paused.as_deref(), Some("the bank is away"));
     assert_eq!(store.status("urgent").await.paused, None);
     assert_eq!(store.pause(&topic(), None, "all of it").await.expect("pause"), 1, "the other one was running");
@@ -156,7 +156,7 @@ pub async fn workers_are_counted(h: &impl Harness) {
     store.leave("b").await.expect("leave");
     store.leave("never came").await.expect("leave");
     assert_eq!(store.beat_as("a", &[lane]).await.workers, 1);
-    let short = super::Beat { worker: worker("c"), ttl: h.ttl(), lanes: vec![lane], promote_max: 10 };
+    let short = super::Beat { worker: worker("c"), ttl: h.ttl(), lanes: vec![lane], promote_max: 10, thorough: true };
     assert_eq!(store.beat(&short).await.expect("beat").workers, 2);
     let silent = async {
         while store.beat_as("a", &[lane]).await.workers > 1 {

@@ -60,7 +60,7 @@ pub async fn crashes_lead_to_caution(h: &impl Harness) {
         }
         store.call(&batch, h.ttl()).await;
         store.until(lane, id, State::Doubt).await;
-        let ready = store.beat_as("a", &[lane]).await.ready;
+        let ready = store.beat_as("a", &[lane]).await.places();
         assert!(ready.iter().all(|ready| *ready == (lane, Rank::of(crashes + 1))), "{ready:?}");
     }
     store.assert_sound().await;

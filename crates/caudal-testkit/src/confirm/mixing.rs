@@ -164,7 +164,7 @@ impl<H: Harness> Mix<'_, H> {
     async fn beat(&mut self) {
         let promote_max = self.chance.between(1, 50) as usize;
         let worker = worker(["a", "b", "c"][self.chance.between(0, 3) as usize]);
-        let beat = Beat { worker, ttl: self.h.ttl(), lanes: vec![self.lane], promote_max };
+        let beat = Beat { worker, ttl: self.h.ttl(), lanes: vec![self.lane], promote_max, thorough: true };
         self.store.beat(&beat).await.expect("beat");
     }
 
@@ -263,7 +263,7 @@ async fn work(
 ) {
     for _ in 0..60 {
         if chance.one_in(3) {
-            let beat = Beat { worker: worker(name), ttl, lanes: vec![lane], promote_max: 100 };
+            let beat = Beat { worker: worker(name), ttl, lanes: vec![lane], promote_max: 100, thorough: true };
             store.beat(&beat).await.expect("beat");
         }
         let rank = *chance.pick(&[Rank::Usual, Rank::Usual, Rank::Suspect, Rank::Alone]);

@@ -89,7 +89,7 @@ pub async fn dead_and_held_are_redriven(h: &impl Harness) {
     let batch = store.take_when_ready(Claim { rank: Rank::Suspect, ..claim(lane) }).await;
     store.finish(finish(&batch, &dead(true))).await;
     assert_eq!(store.redrive(id).await.expect("redrive"), Acted::Done);
-    let ready = store.beat_as("a", &[lane]).await.ready;
+    let ready = store.beat_as("a", &[lane]).await.places();
     assert_eq!(ready.len(), 1, "{ready:?}");
     let batch = store.take_when_ready(Claim { rank: ready[0].1, ..claim(lane) }).await;
     assert_eq!((batch.items[0].crashes, batch.items[0].doubt), (0, true));

@@ -155,12 +155,15 @@ pub async fn promotion_is_bounded(h: &impl Harness) {
     store.call(&batch, LONG).await;
     store.finish(finish(&batch, &retry(Duration::ZERO, true))).await;
     let mut promoted = Vec::new();
-    let beat = Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 2 };
+    let beat = Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 2, thorough: true };
     let waiting = async {
         while promoted.iter().sum::<u64>() < 5 {
             let beaten = store.beat(&beat).await.expect("beat");
             promoted.push(beaten.promoted);
-            assert_eq!(beaten.ready, if promoted.iter().sum::<u64>() > 0 { vec![(lane, Rank::Usual)] } else { vec![] });
+            assert_eq!(
+                beaten.places(),
+                if promoted.iter().sum::<u64>() > 0 { vec![(lane, Rank::Usual)] } else { vec![] }
+            );
         }
     };
     tokio::time::timeout(super::PATIENCE, waiting).await.expect("all are promoted in the end");

@@ -155,7 +155,7 @@ async fn quiet(end: &End, lane: LaneId, wait: Duration) -> Result<()> {
                 end.name
             );
         }
-        end.port.beat(&Beat { worker: worker.clone(), ttl, lanes: vec![lane], promote_max: 1 }).await?;
+        end.port.beat(&Beat { worker: worker.clone(), ttl, lanes: vec![lane], promote_max: 1, thorough: true }).await?;
         tokio::time::sleep(LOOK).await;
     }
 }

@@ -22,6 +22,32 @@ on_all_stores!(
 
 const ASKS: &str = "probe_url = \"${endpoint}/payments/${key}\"\nkey_retention = \"1h\"";
 
+/// A transaction that had its position long before others, and committed long after them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_commits_late_is_confirmed() {
+    let mut fleet = Fleet::start(Store::postgres().await, Behaviour::default(), ASKS).await;
+    let late = fleet.enqueue(1).await[0];
+    let owner = postgres::client(&fleet.store.url).await.unwrap();
+    let again = format!(
+        "begin;
+         create temp table again on commit drop as select * from _confirm_ready where tx = '{late}';
+         delete from _confirm_ready where tx = '{late}';
+         insert into _confirm_ready (lane, rank, tx, attempts, crashes, doubt, fresh, since)
+         select lane, rank, tx, attempts, crashes, doubt, fresh, since from again"
+    );
+    owner.batch_execute(&again).await.unwrap();
+    fleet.worker();
+    // For longer than what is late is asked for without having been seen.
+    for round in 1..=8 {
+        fleet.enqueue(10).await;
+        fleet.reach(&["confirmed"], 10 * round).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    owner.batch_execute("commit").await.unwrap();
+    fleet.assert_clean().await;
+    assert_eq!((fleet.count(&["confirmed"]).await, fleet.endpoint.totals().effects), (81, 81));
+}
+
 /// Waits for the failpoint to end the last worker.
 async fn dies(fleet: &mut Fleet) {
     let worker = fleet.workers.last_mut().unwrap();

@@ -108,7 +108,7 @@ pub(crate) struct Fleet {
     pub(crate) workers: Vec<Server>,
     settings: String,
     environment: Vec<(String, String)>,
-    store: Store,
+    pub(crate) store: Store,
     enqueued: std::sync::atomic::AtomicUsize,
 }
 

@@ -1,6 +1,8 @@
 //! Heartbeats, and the housekeeping that they bring: what has lapsed, what is due, what can be claimed.
 
-use caudal_core::confirm::ports::{Beat, Beaten};
+use std::time::{Duration, Instant};
+
+use caudal_core::confirm::ports::{Beat, Beaten, Ready};
 use caudal_core::confirm::{LaneId, Rank};
 use caudal_core::error::StoreError;
 use futures_util::future::{join3, join4, try_join};
@@ -10,6 +12,8 @@ use tokio_postgres::{Error, Row};
 use super::super::PostgresStore;
 use super::super::connect::Conn;
 use super::super::error::store_error;
+use super::lanes::Look;
+use super::pace::Pace;
 use super::{committed, micros, number};
 
 /// Leases ended by one beat at most; the next one goes on.
@@ -72,14 +76,16 @@ const FORGET_WORKERS: &str = "
 delete from _confirm_workers where ctid = any(array(
   select ctid from _confirm_workers where until < clock_timestamp() and worker <> $1 for update skip locked))";
 
-/// For each lane: whether it is paused, which ranks have something, when something is due. `$2`: where to look from, rank by rank.
+/// For each lane: whether it is paused, rank by rank the first position at which something can be claimed, when something is due, and
+/// how long it took to find out. `$2` to `$4`: where to look from, rank by rank.
 const LOOK: &str = "
 select u.lane, l.paused_at is not null,
-       exists (select from _confirm_ready r where r.lane = u.lane and r.rank = 0 and r.pos > u.usual),
-       exists (select from _confirm_ready r where r.lane = u.lane and r.rank = 1 and r.pos > u.suspect),
-       exists (select from _confirm_ready r where r.lane = u.lane and r.rank = 2 and r.pos > u.alone),
+       (select pos from _confirm_ready r where r.lane = u.lane and r.rank = 0 and r.pos > u.usual order by pos limit 1),
+       (select pos from _confirm_ready r where r.lane = u.lane and r.rank = 1 and r.pos > u.suspect order by pos limit 1),
+       (select pos from _confirm_ready r where r.lane = u.lane and r.rank = 2 and r.pos > u.alone order by pos limit 1),
        (select (extract(epoch from min(due) - clock_timestamp()) * 1000000)::int8 from _confirm_deferred d
-         where d.lane = u.lane)
+         where d.lane = u.lane),
+       (extract(epoch from clock_timestamp() - statement_timestamp()) * 1000000)::int8
 from unnest($1::int4[], $2::int8[], $3::int8[], $4::int8[]) with ordinality as u(lane, usual, suspect, alone, n)
 join _confirm_lanes l on l.lane = u.lane order by u.n";
 const LOOK_TYPES: [Type; 4] = [Type::INT4_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY, Type::INT8_ARRAY];
@@ -88,27 +94,63 @@ const WORKERS: &str = "select count(*) from _confirm_workers where until > clock
 
 impl PostgresStore {
     pub(super) async fn beat_once(&self, beat: &Beat) -> Result<Beaten, StoreError> {
-        let lanes: Vec<i32> = beat.lanes.iter().map(|lane| lane.0).collect();
-        let from = Rank::ALL.map(|rank| beat.lanes.iter().map(|lane| self.lanes.look_from(*lane, rank)).collect());
+        let now = Instant::now();
+        let plan = Plan {
+            lanes: beat.lanes.iter().map(|lane| lane.0).collect(),
+            looks: beat.lanes.iter().map(|lane| self.lanes.look(*lane, beat.thorough, now)).collect(),
+            lapse: self.lanes.lapses().is_due(beat.thorough, now),
+        };
         let mut lease = self.confirmers.lease().await?;
         lease.begin_work();
         let conn = lease.conn().await?;
-        let result = keep_house(conn, &self.begin_in_order(), beat, &lanes, &from).await;
+        let result = keep_house(conn, &self.begin_in_order(), beat, &plan).await;
         match &result {
             Ok(_) => lease.end_work(),
             Err(_) => lease.discard(),
         }
-        result
+        let (beaten, took) = result?;
+        self.learn(beat, &plan, &beaten, &took);
+        Ok(beaten)
+    }
+
+    fn learn(&self, beat: &Beat, plan: &Plan, beaten: &Beaten, took: &Took) {
+        let now = Instant::now();
+        for (lane, look) in beat.lanes.iter().zip(&plan.looks) {
+            self.lanes.looked(*lane, look, took.look, beaten.workers, now);
+        }
+        match plan.lapse {
+            // There may be more.
+            true if beaten.lapsed >= LAPSE_MAX as u64 => *self.lanes.lapses() = Pace::default(),
+            true => self.lanes.lapses().took(took.lapse, beaten.workers, now),
+            false => {}
+        }
     }
 }
 
-async fn keep_house(
-    conn: &mut Conn,
-    begin: &str,
-    beat: &Beat,
-    lanes: &Vec<i32>,
-    [usual, suspect, alone]: &[Vec<i64>; 3],
-) -> Result<Beaten, StoreError> {
+/// What a beat looks at.
+struct Plan {
+    lanes: Vec<i32>,
+    looks: Vec<Look>,
+    /// Leases, to end those that have lapsed.
+    lapse: bool,
+}
+
+impl Plan {
+    /// Where to look from, lane by lane.
+    fn from(&self, rank: Rank) -> Vec<i64> {
+        self.looks.iter().map(|look| look.from[rank.number() as usize]).collect()
+    }
+}
+
+/// How long parts of it took.
+struct Took {
+    /// The database, by its own clock.
+    look: Duration,
+    /// Also to ask for it.
+    lapse: Duration,
+}
+
+async fn keep_house(conn: &mut Conn, begin: &str, beat: &Beat, plan: &Plan) -> Result<(Beaten, Took), StoreError> {
     let alive = conn.prepare(ALIVE, &[Type::TEXT, Type::INT8]).await.map_err(store_error)?;
     let expired = conn.prepare(EXPIRED, &[Type::INT8]).await.map_err(store_error)?;
     let lapse = conn.prepare(LAPSE, &[Type::INT8_ARRAY]).await.map_err(store_error)?;
@@ -118,12 +160,16 @@ async fn keep_house(
     let workers = conn.prepare(WORKERS, &[Type::TEXT]).await.map_err(store_error)?;
     let conn = &*conn;
     let (worker, ttl, promote_max) = (&*beat.worker, micros(beat.ttl), beat.promote_max as i64);
-    let (begun, counted_in, leases) = join3(
-        conn.client.batch_execute(begin),
-        conn.execute(&alive, &[&worker, &ttl]),
-        conn.query(&expired, &[&LAPSE_MAX]),
-    )
-    .await;
+    let expired = async {
+        match plan.lapse {
+            true => conn.query(&expired, &[&LAPSE_MAX]).await,
+            false => Ok(Vec::new()),
+        }
+    };
+    let asked = Instant::now();
+    let (begun, counted_in, leases) =
+        join3(conn.client.batch_execute(begin), conn.execute(&alive, &[&worker, &ttl]), expired).await;
+    let lapse_took = asked.elapsed();
     begun.map_err(store_error)?;
     counted_in.map_err(store_error)?;
     let leases: Vec<i64> = leases.map_err(store_error)?.iter().map(|row| row.get(0)).collect();
@@ -133,9 +179,10 @@ async fn keep_house(
             false => conn.query(&lapse, &[&leases]).await.and_then(|rows| number(&rows)),
         }
     };
-    let promoting = async { conn.query(&promote, &[lanes, &promote_max]).await.and_then(|rows| number(&rows)) };
+    let promoting = async { conn.query(&promote, &[&plan.lanes, &promote_max]).await.and_then(|rows| number(&rows)) };
     let looking = async {
-        let look = async { conn.query(&look, &[lanes, usual, suspect, alone]).await };
+        let [usual, suspect, alone] = Rank::ALL.map(|rank| plan.from(rank));
+        let look = async { conn.query(&look, &[&plan.lanes, &usual, &suspect, &alone]).await };
         let workers = async { conn.query(&workers, &[&worker]).await.and_then(|rows| number(&rows)) };
         try_join(look, workers).await
     };
@@ -145,26 +192,33 @@ async fn keep_house(
         let (lapsed, promoted) = (lapsed?, promoted?);
         forgotten?;
         let (lanes, workers) = looked?;
-        beaten(&lanes, lapsed, promoted, workers)
+        let beaten = Beaten { workers: workers as u32, lapsed, promoted, ..found(&lanes, &plan.looks)? };
+        Ok((beaten, Took { look: look_took(&lanes)?, lapse: lapse_took }))
     };
     committed(conn, all).await
 }
 
-fn beaten(lanes: &[Row], lapsed: u64, promoted: u64, workers: u64) -> Result<Beaten, Error> {
-    let mut beaten = Beaten { workers: workers as u32, lapsed, promoted, ..Beaten::default() };
-    for row in lanes {
+fn look_took(lanes: &[Row]) -> Result<Duration, Error> {
+    let micros =
+        lanes.iter().map(|row| row.try_get::<_, i64>(6)).try_fold(0, |most, micros| micros.map(|m| m.max(most)));
+    Ok(Duration::from_micros(micros? as u64))
+}
+
+fn found(lanes: &[Row], looks: &[Look]) -> Result<Beaten, Error> {
+    let mut beaten = Beaten::default();
+    for (row, look) in lanes.iter().zip(looks) {
         let lane = LaneId(row.try_get(0)?);
         if row.try_get(1)? {
             beaten.paused.push(lane);
             continue;
         }
-        for (rank, at) in Rank::ALL.into_iter().zip(2..) {
-            if row.try_get(at)? {
-                beaten.ready.push((lane, rank));
+        for ((rank, taken), at) in Rank::ALL.into_iter().zip(look.taken).zip(2..) {
+            if let Some(first) = row.try_get::<_, Option<i64>>(at)? {
+                beaten.ready.push(Ready { lane, rank, missed: (first <= taken).then_some(first - 1) });
             }
         }
         if let Some(micros) = row.try_get::<_, Option<i64>>(5)? {
-            let due = std::time::Duration::from_micros(micros.max(0) as u64);
+            let due = Duration::from_micros(micros.max(0) as u64);
             beaten.next_due = Some(beaten.next_due.map_or(due, |earlier| earlier.min(due)));
         }
     }

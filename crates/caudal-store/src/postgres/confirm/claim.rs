@@ -28,7 +28,7 @@ pub(super) const CLAIM: &str = "
 with taken as (
   delete from _confirm_ready where ctid = any(array(
     select ctid from _confirm_ready
-    where lane = $1 and rank = $2 and pos > $3 and (select paused_at is null from _confirm_lanes where lane = $1)
+    where lane = $1 and rank = $2 and pos > $3 and pos <= $7 and (select paused_at is null from _confirm_lanes where lane = $1)
     order by pos limit $4 for update skip locked))
   returning pos, tx, attempts, crashes, doubt, fresh, since, first_sent),
 kept as (
@@ -42,7 +42,8 @@ lease as (
   returning lease, txs, attempts, crashes, doubts, sinces, first_sents)
 select (select max(pos) from taken), clock_timestamp(), l.* from (select) one left join lease l on true";
 
-pub(super) const CLAIM_TYPES: [Type; 6] = [Type::INT4, Type::INT2, Type::INT8, Type::INT8, Type::TEXT, Type::INT8];
+pub(super) const CLAIM_TYPES: [Type; 7] =
+    [Type::INT4, Type::INT2, Type::INT8, Type::INT8, Type::TEXT, Type::INT8, Type::INT8];
 
 const BEGIN_CALLS: &str = "
 update _confirm_leases set phase = 'calling', called_at = coalesce(called_at, clock_timestamp()),
@@ -64,13 +65,14 @@ impl PostgresStore {
         let (rank, ttl, limit) = (claim.rank.number(), micros(claim.ttl), claim.items_max.max(1) as i64);
         let (begin, mut from) = (self.begin_in_order(), claim.from);
         loop {
-            let values: [Typed<'_>; 6] = [
+            let values: [Typed<'_>; 7] = [
                 (&claim.lane.0, CLAIM_TYPES[0].clone()),
                 (&rank, CLAIM_TYPES[1].clone()),
                 (&from, CLAIM_TYPES[2].clone()),
                 (&limit, CLAIM_TYPES[3].clone()),
                 (&&*claim.worker, CLAIM_TYPES[4].clone()),
                 (&ttl, CLAIM_TYPES[5].clone()),
+                (&claim.to, CLAIM_TYPES[6].clone()),
             ];
             let rows = self.within(&begin, CLAIM, &values).await?;
             let row = rows.first().ok_or_else(|| StoreError::fatal("a claim gave no row"))?;

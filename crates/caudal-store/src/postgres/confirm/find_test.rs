@@ -72,12 +72,38 @@ async fn the_first_are_claimed_without_looking_at_all() {
     client.batch_execute(&FILL.replace("$PENDING", &JUST_CAME.to_string())).await.expect("filled");
     client.batch_execute("set enable_seqscan = off; set jit = off").await.expect("set");
     client.batch_execute(&store.begin_in_order()).await.expect("begun");
-    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 6] = [&1i32, &0i16, &0i64, &1_000i64, &"w", &1_000_000i64];
+    let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+        [&1i32, &0i16, &0i64, &1_000i64, &"w", &1_000_000i64, &i64::MAX];
     let params: Vec<Typed<'_>> = values.into_iter().zip(CLAIM_TYPES).collect();
     let plan = client.query_typed(&format!("explain (analyze, buffers, timing off) {CLAIM}"), &params).await;
     let plan: Vec<String> = plan.expect("explained").iter().map(|row| row.get(0)).collect();
     let has = |what: &str| plan.iter().any(|line| line.contains(what));
     assert!(has("Index Scan using _confirm_ready_pkey") && !has("Sort Key: _confirm_ready.pos"), "{plan:#?}");
+}
+
+/// As long as somebody holds an old snapshot, what was taken stays in the way.
+#[tokio::test]
+async fn between_two_positions_no_more_is_passed_than_lies_there() {
+    let url = database().await.expect("a database");
+    let store = PostgresStore::connect(PostgresConfig::new(&url, "test")).await.expect("connect");
+    store.migrate().await.expect("migrate");
+    let (owner, client) = (client(&url).await.expect("a connection"), client(&url).await.expect("a connection"));
+    client.batch_execute(&FILL.replace("$PENDING", &PENDING.to_string())).await.expect("filled");
+    client.batch_execute("analyze").await.expect("analysed");
+    owner.batch_execute("begin isolation level repeatable read; select from _confirm_lanes").await.expect("held");
+    client.batch_execute("delete from _confirm_ready").await.expect("taken");
+    client.batch_execute("set enable_seqscan = off; set jit = off").await.expect("set");
+    client.batch_execute(&store.begin_in_order()).await.expect("begun");
+    let passed = async |to: i64| {
+        let values: [&(dyn tokio_postgres::types::ToSql + Sync); 7] =
+            [&1i32, &0i16, &0i64, &1_000i64, &"w", &1_000_000i64, &to];
+        let params: Vec<Typed<'_>> = values.into_iter().zip(CLAIM_TYPES).collect();
+        let plan = client.query_typed(&format!("explain (analyze, buffers, timing off) {CLAIM}"), &params).await;
+        blocks(&plan.expect("explained").iter().map(|row| row.get(0)).collect::<Vec<String>>())
+    };
+    let (all, some) = (passed(i64::MAX).await, passed(500).await);
+    println!("{all} blocks of all, {some} of the first 500");
+    assert!(some * 20 < all, "{some} of {all}");
 }
 
 /// Those of the whole statement, which its first line on buffers counts.

@@ -19,24 +19,24 @@ mod export;
 #[cfg(test)]
 mod find_test;
 mod import;
+mod lanes;
 mod operate;
+mod pace;
 mod records;
 mod settle;
 mod settling;
 mod verify;
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use caudal_core::confirm::ports::{
-    Acted, Adopt, Arrivals, Batch, Beat, Beaten, Claim, Confirm, Confirmation, Finish, LaneAudit, LaneSpec, LaneStatus,
+    Acted, Arrivals, Batch, Beat, Beaten, Claim, Confirm, Confirmation, Finish, LaneAudit, LaneSpec, LaneStatus,
     OperateConfirmations, Records, Settled,
 };
-use caudal_core::confirm::{Fact, LaneId, Rank};
+use caudal_core::confirm::{Fact, LaneId};
 use caudal_core::error::StoreError;
 use caudal_core::topic::TopicName;
-use foldhash::HashMap;
 use futures_util::future::{BoxFuture, join};
 use futures_util::stream::{self, BoxStream, StreamExt};
 use tokio_postgres::types::Type;
@@ -49,73 +49,11 @@ use super::listen;
 use super::operate::Typed;
 
 pub(super) use enqueue::Enqueue;
+use lanes::Lane;
+pub(super) use lanes::Lanes;
 
 /// Whoever made something pending says so here, to those that sleep.
 const CHANNEL: &str = "caudal_confirm";
-
-/// What a process knows of lanes: only what it was told by [`Confirm::ensure_lanes`].
-#[derive(Debug, Default)]
-pub(super) struct Lanes {
-    known: Mutex<HashMap<LaneId, Arc<Lane>>>,
-    /// How far each lane and rank was claimed, and when it was last looked at from the start: entries before that are mostly
-    /// dead, and as long as an old snapshot is open somewhere they stay.
-    heads: Mutex<HashMap<(LaneId, Rank), Head>>,
-}
-
-#[derive(Debug)]
-struct Lane {
-    topic: TopicName,
-    records: Records,
-}
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Head {
-    taken: i64,
-    looked: Option<Instant>,
-}
-
-/// How often a look for pending items begins at the start.
-const SWEEP: Duration = Duration::from_secs(1);
-
-impl Lanes {
-    fn learn(&self, lane: LaneId, spec: &LaneSpec) {
-        let known = Lane { topic: spec.topic.clone(), records: spec.records.clone() };
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).insert(lane, Arc::new(known));
-    }
-
-    fn get(&self, lane: LaneId) -> Result<Arc<Lane>, StoreError> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(&lane).cloned().ok_or_else(|| {
-            StoreError::Setup(format!("lane {lane} is not configured here: its topic's configuration must have it"))
-        })
-    }
-
-    fn adopts(&self, lane: LaneId) -> Option<Arc<Adopt>> {
-        match &self.known.lock().unwrap_or_else(PoisonError::into_inner).get(&lane)?.records {
-            Records::Adopted(adopt) => Some(adopt.clone()),
-            Records::Topic(_) => None,
-        }
-    }
-
-    fn taken(&self, lane: LaneId, rank: Rank, to: i64) {
-        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        let head = heads.entry((lane, rank)).or_default();
-        head.taken = head.taken.max(to);
-    }
-
-    /// Where a look begins: at the start every so often, else behind what was taken.
-    fn look_from(&self, lane: LaneId, rank: Rank) -> i64 {
-        let mut heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
-        let head = heads.entry((lane, rank)).or_default();
-        match head.looked {
-            Some(at) if at.elapsed() < SWEEP => head.taken,
-            _ => {
-                head.looked = Some(Instant::now());
-                0
-            }
-        }
-    }
-}
 
 /// A duration as a parameter: microseconds, at most a thousand years, which a date can still hold.
 fn micros(duration: Duration) -> i64 {

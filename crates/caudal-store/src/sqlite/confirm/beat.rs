@@ -1,6 +1,6 @@
 //! A worker's beat: who is alive, what has lapsed, what is due.
 
-use caudal_core::confirm::ports::{Beat, Beaten};
+use caudal_core::confirm::ports::{Beat, Beaten, Ready};
 use caudal_core::confirm::{LaneId, Rank, State};
 use caudal_core::time::Instant;
 use rusqlite::{OptionalExtension, Row, params};
@@ -19,7 +19,11 @@ pub(super) fn beat(commit: &Commit<'_>, beat: &Beat) -> rusqlite::Result<Beaten>
         beaten.promoted += promoted as u64;
         match is_paused(commit, *lane)? {
             true => beaten.paused.push(*lane),
-            false => beaten.ready.extend(ranks(commit, *lane)?.into_iter().map(|rank| (*lane, rank))),
+            false => beaten.ready.extend(ranks(commit, *lane)?.into_iter().map(|rank| Ready {
+                lane: *lane,
+                rank,
+                missed: None,
+            })),
         }
         let next = next_due(commit, *lane)?.map(|due| between(commit.now, due));
         beaten.next_due = [beaten.next_due, next].into_iter().flatten().min();

@@ -41,8 +41,8 @@ pub(super) fn claim(commit: &Commit<'_>, asked: &Claim, records: &Records) -> Re
 fn take(commit: &Commit<'_>, asked: &Claim, from: i64) -> rusqlite::Result<Option<(i64, i64)>> {
     let (conn, lane, rank) = (commit.conn, asked.lane.0, asked.rank.number());
     let sql = "select exists (select 1 from _confirm_lanes where lane = ?1 and paused_at is null)
-                  and exists (select 1 from _confirm_ready where lane = ?1 and rank = ?2 and pos > ?3)";
-    if !conn.prepare_cached(sql)?.query_row(params![lane, rank, from], |row| row.get(0))? {
+                  and exists (select 1 from _confirm_ready where lane = ?1 and rank = ?2 and pos > ?3 and pos <= ?4)";
+    if !conn.prepare_cached(sql)?.query_row(params![lane, rank, from, asked.to], |row| row.get(0))? {
         return Ok(None);
     }
     let sql = "insert into _confirm_leases (worker, until, lane, phase) values (?1, ?2, ?3, 'leased') returning lease";
@@ -50,9 +50,9 @@ fn take(commit: &Commit<'_>, asked: &Claim, from: i64) -> rusqlite::Result<Optio
     let number: i64 = conn.prepare_cached(sql)?.query_row(params![&*asked.worker, until, lane], |row| row.get(0))?;
     let sql = "insert into _confirm_leased (lease, tx, pos, attempts, crashes, doubt, since, first_sent)
                select ?1, tx, pos, attempts, crashes, doubt, since, first_sent from _confirm_ready
-                where lane = ?2 and rank = ?3 and pos > ?4 order by pos limit ?5";
+                where lane = ?2 and rank = ?3 and pos > ?4 and pos <= ?6 order by pos limit ?5";
     let items_max = asked.items_max.max(1) as i64;
-    conn.prepare_cached(sql)?.execute(params![number, lane, rank, from, items_max])?;
+    conn.prepare_cached(sql)?.execute(params![number, lane, rank, from, items_max, asked.to])?;
     let sql = "select max(pos) from _confirm_leased where lease = ?1";
     let last: i64 = conn.prepare_cached(sql)?.query_row([number], |row| row.get(0))?;
     let sql = "delete from _confirm_ready where lane = ?1 and rank = ?2 and pos > ?3 and pos <= ?4";

@@ -207,7 +207,7 @@ impl Steps {
         let mut left = Work::default();
         for topic in topics {
             let lanes = topic.known_lanes().to_vec();
-            let beat = Beat { worker: worker.into(), ttl: term, lanes, promote_max: 1000 };
+            let beat = Beat { worker: worker.into(), ttl: term, lanes, promote_max: 1000, thorough: true };
             store.beat(&beat).await.map_err(failed)?;
             let work = work(apart, topic, 1).await?;
             left.due += work.due;
