@@ -137,14 +137,20 @@ impl Progress {
         self.taken = self.taken.max(to);
         if self.past.back().is_none_or(|(at, _)| *at + LATE / 5 <= now) {
             self.past.push_back((now, self.taken));
+            self.forget(now);
+        }
+    }
+
+    /// All but the last of what is that old.
+    fn forget(&mut self, now: Instant) {
+        while self.past.get(1).is_some_and(|(at, _)| *at + LATE <= now) {
+            self.past.pop_front();
         }
     }
 
     /// How far it was claimed as long ago as something may be late.
     fn lately(&mut self, now: Instant) -> i64 {
-        while self.past.get(1).is_some_and(|(at, _)| *at + LATE <= now) {
-            self.past.pop_front();
-        }
+        self.forget(now);
         self.past.front().filter(|(at, _)| *at + LATE <= now).map_or(0, |(_, taken)| *taken)
     }
 }
@@ -192,6 +198,7 @@ mod tests {
             hot.claimed(PLACE, &to(1_000 * i64::from(second + 1)), start + second * SECOND);
         }
         let now = start + 20 * SECOND;
+        assert_eq!(hot.progress[&PLACE].past.len(), 6, "what is older is forgotten, however long this goes on");
         hot.empty(PLACE, now);
         assert_eq!(hot.range(PLACE), (16_000, 20_000), "what was taken five seconds ago and before is left alone");
         hot.claimed(PLACE, &to(17_500), now);
