@@ -104,6 +104,32 @@ async fn statements_run_as_their_role_and_cannot_leave_it() {
     execute(&store, &format!("drop table secret; drop owned by {reader}; drop role {reader}")).await.unwrap();
 }
 
+/// Whoever runs them: what signs cursors is nobody's to read.
+#[tokio::test]
+async fn statements_do_not_read_secrets() {
+    for store in stores().await {
+        let mut server = server(&store);
+        server.start().await.unwrap();
+        let api = server.api();
+        let everywhere = [
+            "select secret from _secrets",
+            "select s.* from \"_secrets\" as s",
+            "with s as (select * from _SECRETS) select count(*) from s",
+            "select 1 where exists (select 1 from _secrets)",
+        ];
+        let by_name = [
+            "select table_to_xml('_sec' || 'rets', true, true, '')",
+            "select schema_to_xml('public', true, true, '')",
+            "select database_to_xml_and_xmlschema(true, true, '')",
+            "select query_to_xml('select * from _secrets', true, true, '')",
+        ];
+        for statement in everywhere.iter().chain(by_name.iter().filter(|_| store != SQLITE)) {
+            let reply = ask(&api, statement).await;
+            assert_eq!((reply.status, reply.code().as_str()), (403, "sql_forbidden"), "{statement}: {}", reply.text());
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_role_that_is_not_there_is_the_operators_fault() {
     let store = database().await.unwrap();

@@ -149,8 +149,8 @@ const FUNCTIONS: &[&str] = &[
     "jsonb_set",
 ];
 
-/// Virtual tables that show the file's pages instead of rows.
-const RAW_TABLES: &[&str] = &["sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used"];
+/// Virtual tables that show the file's pages instead of rows; and what signs cursors.
+const NOT_TO_BE_READ: &[&str] = &["sqlite_dbpage", "dbstat", "sqlite_stmt", "bytecode", "tables_used", "_secrets"];
 
 #[derive(Debug, Default)]
 pub(super) struct Refused(Shared);
@@ -182,8 +182,8 @@ fn why_not(action: &AuthAction<'_>) -> Option<String> {
             (!known).then(|| format!("{name} is not among the functions that statements here may call"))
         }
         AuthAction::Read { table_name, .. } => {
-            let raw = RAW_TABLES.iter().any(|raw| table_name.eq_ignore_ascii_case(raw));
-            (raw || table_name.to_ascii_lowercase().starts_with("pragma_"))
+            let listed = NOT_TO_BE_READ.iter().any(|listed| table_name.eq_ignore_ascii_case(listed));
+            (listed || table_name.to_ascii_lowercase().starts_with("pragma_"))
                 .then(|| format!("{table_name} is not a table that statements here may read"))
         }
         _ => Some("statements here only read: write one select, values or with … select".to_owned()),
@@ -210,6 +210,7 @@ mod tests {
             call("writefile"),
             call("fts3_tokenizer"),
             read("dbstat"),
+            read("_Secrets"),
             read("pragma_function_list"),
         ] {
             assert!(why_not(&action).is_some(), "{action:?}");
