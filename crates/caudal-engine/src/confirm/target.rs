@@ -250,6 +250,12 @@ pub(crate) async fn run(target: Arc<Target>, mut news: Option<watch::Receiver<u6
     let mut word = target.shared.word.subscribe();
     let mut hot = Hot::default();
     hot.all(target.lanes.len());
+    // Nobody's share of the endpoint is known before the first beat.
+    tokio::select! {
+        () = target.shared.stopping.cancelled() => {}
+        _ = pulse.wait_for(|pulse| pulse.beats > 0) => {}
+    }
+    take_pulse(&target, &mut hot, &pulse.borrow());
     while !target.shared.stopping.is_cancelled() {
         if pulse.has_changed().unwrap_or(false) {
             take_pulse(&target, &mut hot, &pulse.borrow_and_update());

@@ -65,6 +65,8 @@ struct Outage {
 struct Counts {
     connections: AtomicU64,
     calls: AtomicU64,
+    under_way: AtomicU64,
+    at_once_max: AtomicU64,
     probes: AtomicU64,
     faults: Mutex<BTreeMap<String, u64>>,
 }
@@ -74,6 +76,8 @@ struct Counts {
 pub struct Totals {
     pub connections: u64,
     pub calls: u64,
+    /// Calls under way at the same time, at most.
+    pub at_once_max: u64,
     pub probes: u64,
     pub keys: u64,
     pub effects: u64,
@@ -247,7 +251,10 @@ impl Shared {
             return self.probe(wire, &behaviour, &request.target).await;
         }
         match request.header("idempotency-key").map(key_of) {
-            Some(key) => self.call(wire, &behaviour, key).await,
+            Some(key) => {
+                let _under_way = UnderWay::begin(&self.counts);
+                self.call(wire, &behaviour, key).await
+            }
             None => {
                 wire.answer(400, "", br#"{"error":"there is no Idempotency-Key"}"#).await?;
                 Ok(true)
@@ -323,6 +330,7 @@ impl Shared {
         let mut totals = Totals {
             connections: self.counts.connections.load(Relaxed),
             calls: self.counts.calls.load(Relaxed),
+            at_once_max: self.counts.at_once_max.load(Relaxed),
             probes: self.counts.probes.load(Relaxed),
             faults: self.counts.faults.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             ..Totals::default()
@@ -334,6 +342,23 @@ impl Shared {
             totals.doubles += u64::from(effects.effects > 1);
         });
         totals
+    }
+}
+
+/// A call, until it is answered or its connection is gone.
+struct UnderWay<'a>(&'a Counts);
+
+impl<'a> UnderWay<'a> {
+    fn begin(counts: &'a Counts) -> Self {
+        let now = counts.under_way.fetch_add(1, Relaxed) + 1;
+        counts.at_once_max.fetch_max(now, Relaxed);
+        Self(counts)
+    }
+}
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.under_way.fetch_sub(1, Relaxed);
     }
 }
 

@@ -16,6 +16,7 @@ on_all_stores!(
     an_outage_spends_no_attempts,
     contradictions_are_kept_and_the_first_stands,
     what_nobody_declared_is_held,
+    a_new_worker_begins_with_its_share,
     retry_after_is_kept,
 );
 
@@ -142,6 +143,23 @@ async fn contradictions_are_kept_and_the_first_stands(store: Store) {
     }
     assert!(fleet.lane().await["contradictions"].as_u64() > Some(0), "{:#}", fleet.lane().await);
     assert_eq!(fleet.states().await, before, "an outcome changed");
+}
+
+/// What an endpoint takes at a time is shared: whoever comes later begins with its own part, not with all of it.
+async fn a_new_worker_begins_with_its_share(store: Store) {
+    let slow = Behaviour { delays: 1.0, delay_ms: 300, ..Behaviour::default() };
+    let settings = format!("{ASKS}\nconcurrency = 8\ntimeout = \"10s\"");
+    let mut fleet = Fleet::start(store, slow, &settings).await;
+    fleet.enqueue(400).await;
+    for calls in [24, 72] {
+        fleet.worker();
+        while fleet.endpoint.totals().calls < calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    // The first one's eight, which were under way, and the second one's half.
+    let at_once = fleet.endpoint.totals().at_once_max;
+    assert!((8..=12).contains(&at_once), "{at_once}");
 }
 
 async fn what_nobody_declared_is_held(store: Store) {
