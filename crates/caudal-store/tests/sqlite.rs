@@ -6,6 +6,7 @@ use caudal_core::error::StoreError;
 use caudal_core::ports::{Append, Catalogue, OnBadRow, Operate, Read, TailMark};
 use caudal_core::row::{Row, RowBatch, field};
 use caudal_store::sqlite::{SqliteConfig, SqliteStore};
+use caudal_testkit::disk::SmallDisk;
 use caudal_testkit::store::{Fixture, batch, ids, rows_in, small, topic};
 use futures_util::TryStreamExt;
 use uuid::Uuid;
@@ -123,24 +124,14 @@ async fn wrong_files_are_one_sentence() {
     assert!(matches!(other, Err(StoreError::Setup(_))), "{other:?}");
 }
 
-/// Runs a command as root: directly, or through sudo where that asks nothing.
-fn as_root(command: &[&str], path: &std::path::Path) -> bool {
-    let run = |words: &[&str]| std::process::Command::new(words[0]).args(&words[1..]).arg(path).output();
-    let worked = |out: std::io::Result<std::process::Output>| out.is_ok_and(|out| out.status.success());
-    worked(run(command)) || worked(run(&[&["sudo", "-n"], command].concat()))
-}
-
 /// Needs root or sudo, to mount a small file system.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_disk_is_said_and_survived() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let mounted = as_root(&["mount", "-t", "tmpfs", "-o", "size=4m,mode=1777", "none"], dir.path());
-    assert!(mounted, "this test mounts a 4 MB tmpfs: run it as root, or where sudo needs no password");
+    let disk = SmallDisk::mount(4).expect("a small disk");
     let table = small("full", false);
-    let store = store_in(dir.path());
+    let store = store_in(disk.path());
     store.migrate().await.expect("migrate");
     store.ensure_table(&table).await.expect("table");
-    let filler = dir.path().join("filler");
     let mut stored = 0;
     let full = loop {
         let rows: Vec<(Uuid, i64)> = ids(1000).into_iter().zip(0..).collect();
@@ -149,16 +140,13 @@ async fn a_full_disk_is_said_and_survived() {
             Err(error) => break error,
         }
         if stored == 3000 {
-            let _ = std::fs::write(&filler, vec![0u8; 3 << 20]);
+            disk.fill();
         }
     };
     assert!(matches!(full, StoreError::Full(_)), "{full:?}");
     assert_eq!(rows_in(&store, &table).await, stored, "reads work, and nothing unanswered is there");
-    std::fs::remove_file(&filler).expect("remove");
+    disk.free().expect("space");
     store.append(batch(&table, OnBadRow::Report, &[(Uuid::now_v7(), 1)]).into()).await.expect("writes work again");
-    drop(store);
-    std::thread::sleep(std::time::Duration::from_millis(200));
-    as_root(&["umount", "-l"], dir.path());
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ pub mod broker;
 pub mod chance;
 pub mod confirm;
 mod daemon;
+pub mod disk;
 pub mod emulator;
 pub mod endpoint;
 #[cfg(feature = "kafka")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use caudal_testkit::disk::SmallDisk;
 use caudal_testkit::endpoint::Behaviour;
 use caudal_testkit::postgres::{self, Postgres};
 use caudal_testkit::server::Server;
@@ -21,6 +22,30 @@ on_all_stores!(
 );
 
 const ASKS: &str = "probe_url = \"${endpoint}/payments/${key}\"\nkey_retention = \"1h\"";
+
+/// Answers come in while nothing can be written down. They wait for space, and nobody is called again for what is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_is_waited_out() {
+    let disk = SmallDisk::mount(16).unwrap();
+    let slow = Behaviour { delays: 1.0, delay_ms: 400, ..Behaviour::default() };
+    let settings = format!("{ASKS}\nconcurrency = 10\ntimeout = \"5s\"");
+    let mut fleet = Fleet::start(Store::sqlite_in(disk.path()), slow, &settings).await;
+    fleet.enqueue(100).await;
+    fleet.worker();
+    while fleet.endpoint.totals().calls < 10 {
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    disk.fill();
+    tokio::time::sleep(fleet.lapse()).await;
+    let confirmed = fleet.count(&["confirmed"]).await;
+    assert!(confirmed < fleet.endpoint.totals().effects, "{confirmed}: nothing can be written");
+    let log = fleet.workers[0].log();
+    assert!(log.contains("disk is full"), "{log}");
+    disk.free().unwrap();
+    fleet.assert_clean().await;
+    let totals = fleet.endpoint.totals();
+    assert_eq!((fleet.count(&["confirmed"]).await, totals.effects, totals.doubles), (100, 100, 0));
+}
 
 /// A transaction that had its position long before others, and committed long after them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

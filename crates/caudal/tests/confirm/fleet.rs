@@ -1,6 +1,7 @@
 //! A server that takes transactions in, workers that confirm them, the endpoint, and the oracle.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use caudal_core::confirm::Keys;
@@ -49,8 +50,12 @@ impl Store {
     /// In a file of its own, so that several processes can share it.
     pub(crate) fn sqlite() -> Self {
         let home = tempfile::Builder::new().prefix("caudal-confirm").tempdir().unwrap();
-        let url = format!("sqlite:{}", home.path().join("shared.db").display());
-        Self { _home: Some(home), ..Self::of(url) }
+        let store = Self::sqlite_in(home.path());
+        Self { _home: Some(home), ..store }
+    }
+
+    pub(crate) fn sqlite_in(dir: &Path) -> Self {
+        Self::of(format!("sqlite:{}", dir.join("shared.db").display()))
     }
 }
 
