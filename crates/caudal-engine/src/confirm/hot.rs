@@ -36,6 +36,8 @@ struct Progress {
     /// `taken` as it became, about once a second.
     past: VecDeque<(Instant, i64)>,
     late: Option<Late>,
+    /// Where the beat last saw something, and how many positions were asked for there.
+    seen: Option<(i64, i64)>,
 }
 
 /// Positions to be asked for once more.
@@ -74,7 +76,7 @@ impl Hot {
         self.places.insert(place);
         let Some(progress) = self.progress.get_mut(&place) else { return };
         progress.late = match (missed, progress.late) {
-            (Some(from), _) if from < progress.taken => Some(Late::seen(from, progress.taken)),
+            (Some(from), _) if from < progress.taken => Some(progress.missed(from)),
             // It is new, and would be forgotten when there is nothing here.
             (_, Some(Late { why: Why::NothingNew, .. })) => None,
             (_, late) => late,
@@ -113,7 +115,7 @@ impl Hot {
                 self.places.remove(&place);
                 None
             }
-            Some(Late { why: Why::Seen { found: true }, to, .. }) if to < taken => Some(Late::seen(to, taken)),
+            Some(Late { why: Why::Seen { found: true }, to, .. }) if to < taken => Some(Late::seen(to, SPAN, taken)),
             Some(Late { why: Why::Seen { .. }, .. }) => None,
             None => {
                 let from = progress.lately(now);
@@ -127,12 +129,22 @@ impl Hot {
 }
 
 impl Late {
-    fn seen(from: i64, taken: i64) -> Self {
-        Self { from, to: from.saturating_add(SPAN).min(taken), why: Why::Seen { found: false } }
+    fn seen(from: i64, span: i64, taken: i64) -> Self {
+        Self { from, to: from.saturating_add(span).min(taken), why: Why::Seen { found: false } }
     }
 }
 
 impl Progress {
+    /// What is still at the same place is somebody else's, who does not let go of it: what lies far behind it must not wait for that.
+    fn missed(&mut self, from: i64) -> Late {
+        let span = match self.seen {
+            Some((same, span)) if same == from => span.saturating_mul(10),
+            _ => SPAN,
+        };
+        self.seen = Some((from, span));
+        Late::seen(from, span, self.taken)
+    }
+
     fn take(&mut self, to: i64, now: Instant) {
         self.taken = self.taken.max(to);
         if self.past.back().is_none_or(|(at, _)| *at + LATE / 5 <= now) {
@@ -236,6 +248,18 @@ mod tests {
         assert_eq!(hot.range(PLACE), (10_400, 20_400), "there was something: perhaps it goes on");
         hot.empty(PLACE, now);
         assert_eq!((hot.next(), hot.range(PLACE)), (Some(PLACE), (1_000_000, i64::MAX)), "and on with what is new");
+    }
+
+    #[test]
+    fn what_cannot_be_had_does_not_hide_what_is_late_far_behind_it() {
+        let (mut hot, now) = after(&[1_000_000]);
+        for to in [10_400, 100_400, 1_000_000, 1_000_000] {
+            hot.seen(PLACE, Some(400));
+            assert_eq!(hot.range(PLACE), (400, to));
+            hot.empty(PLACE, now);
+        }
+        hot.seen(PLACE, Some(500));
+        assert_eq!(hot.range(PLACE), (500, 10_500), "that was had after all");
     }
 
     #[test]

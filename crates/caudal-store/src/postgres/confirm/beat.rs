@@ -140,6 +140,12 @@ impl Plan {
     fn from(&self, rank: Rank) -> Vec<i64> {
         self.looks.iter().map(|look| look.from[rank.number() as usize]).collect()
     }
+
+    /// How far a lane was claimed before, rank by rank.
+    fn taken(&self, lane: LaneId) -> [i64; Rank::ALL.len()] {
+        let look = self.lanes.iter().zip(&self.looks).find(|(known, _)| **known == lane.0);
+        look.map_or_else(Default::default, |(_, look)| look.taken)
+    }
 }
 
 /// How long parts of it took.
@@ -192,7 +198,7 @@ async fn keep_house(conn: &mut Conn, begin: &str, beat: &Beat, plan: &Plan) -> R
         let (lapsed, promoted) = (lapsed?, promoted?);
         forgotten?;
         let (lanes, workers) = looked?;
-        let beaten = Beaten { workers: workers as u32, lapsed, promoted, ..found(&lanes, &plan.looks)? };
+        let beaten = Beaten { workers: workers as u32, lapsed, promoted, ..found(&lanes, plan)? };
         Ok((beaten, Took { look: look_took(&lanes)?, lapse: lapse_took }))
     };
     committed(conn, all).await
@@ -204,15 +210,15 @@ fn look_took(lanes: &[Row]) -> Result<Duration, Error> {
     Ok(Duration::from_micros(micros? as u64))
 }
 
-fn found(lanes: &[Row], looks: &[Look]) -> Result<Beaten, Error> {
+fn found(lanes: &[Row], plan: &Plan) -> Result<Beaten, Error> {
     let mut beaten = Beaten::default();
-    for (row, look) in lanes.iter().zip(looks) {
+    for row in lanes {
         let lane = LaneId(row.try_get(0)?);
         if row.try_get(1)? {
             beaten.paused.push(lane);
             continue;
         }
-        for ((rank, taken), at) in Rank::ALL.into_iter().zip(look.taken).zip(2..) {
+        for ((rank, taken), at) in Rank::ALL.into_iter().zip(plan.taken(lane)).zip(2..) {
             if let Some(first) = row.try_get::<_, Option<i64>>(at)? {
                 beaten.ready.push(Ready { lane, rank, missed: (first <= taken).then_some(first - 1) });
             }
