@@ -21,7 +21,7 @@ use crate::harness::{Sql, open};
 use crate::lossy::Lossy;
 
 /// A store that reaches the same database by another way.
-async fn by_way_of(h: &Sql, url: String, lane: LaneId) -> Arc<dyn ConfirmStore> {
+pub(crate) async fn by_way_of(h: &Sql, url: String, lane: LaneId) -> Arc<dyn ConfirmStore> {
     let store = PostgresStore::connect(PostgresConfig::new(url, "other")).await.expect("connect");
     let spec = LaneSpec { topic: topic("payments"), name: "default".into(), records: Records::Topic(h.table(lane)) };
     assert_eq!(store.ensure_lanes(&[spec]).await.expect("lanes"), [lane]);

@@ -7,6 +7,7 @@ use caudal_core::confirm::ports::{Beat, Claim, Ready};
 use caudal_testkit::confirm::{Doing, Harness, LONG, claim, ids, ids_of, worker};
 use caudal_testkit::postgres::client;
 
+use crate::faults::by_way_of;
 use crate::harness::open;
 
 /// Makes a transaction pending again, at a new position, and waits to be let go.
@@ -41,6 +42,29 @@ async fn a_beat_says_where_something_was_passed_over() {
     let found = store.claim_as(Claim { from, to: from + 1, ..claim(lane) }).await.expect("a batch");
     assert_eq!(ids_of(&found), late);
     store.assert_sound().await;
+}
+
+/// Past so much that is dead that a time limit of the server's ends it, a look from the start is not tried again at once: what has
+/// lapsed, and what is due, must go on. A lock stands for what is dead.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_look_that_took_too_long_beats_go_on_without() {
+    let h = open(false).await;
+    let lane = h.lane("default").await;
+    let store = by_way_of(&h, format!("{}?options=-c%20lock_timeout%3D200", h.url), lane).await;
+    let (late, others) = (ids(1), ids(4));
+    h.enqueue(lane, &late).await;
+    let owner = client(&h.url).await.expect("a connection");
+    owner.batch_execute(&AGAIN.replace("$TX", &late[0].to_string())).await.expect("written, not committed");
+    h.enqueue(lane, &others).await;
+    assert_eq!(ids_of(&store.take(lane).await), others);
+    owner.batch_execute("commit").await.expect("committed");
+    let beat = |thorough| Beat { worker: worker("a"), ttl: LONG, lanes: vec![lane], promote_max: 1, thorough };
+    owner.batch_execute("begin; lock table _confirm_ready in access exclusive mode").await.expect("locked");
+    store.beat(&beat(true)).await.expect_err("it waited for as long as it may");
+    owner.batch_execute("rollback").await.expect("let go");
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert!(store.beat(&beat(false)).await.expect("beat").ready.is_empty(), "from the start, so soon");
+    assert_eq!(store.beat(&beat(true)).await.expect("beat").places(), [(lane, Rank::Usual)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -108,20 +108,31 @@ impl PostgresStore {
             Ok(_) => lease.end_work(),
             Err(_) => lease.discard(),
         }
-        let (beaten, took) = result?;
-        self.learn(beat, &plan, &beaten, &took);
-        Ok(beaten)
+        match result {
+            Ok((beaten, took)) => {
+                self.learn(beat, &plan, &beaten, &took);
+                Ok(beaten)
+            }
+            Err(error) => {
+                // A look that the server's time limit ended must not keep the next beats from the rest of the house.
+                self.looked(beat, &plan, now.elapsed(), 1);
+                Err(error)
+            }
+        }
+    }
+
+    fn looked(&self, beat: &Beat, plan: &Plan, took: Duration, workers: u32) {
+        for (lane, look) in beat.lanes.iter().zip(&plan.looks) {
+            self.lanes.looked(*lane, look, took, workers, Instant::now());
+        }
     }
 
     fn learn(&self, beat: &Beat, plan: &Plan, beaten: &Beaten, took: &Took) {
-        let now = Instant::now();
-        for (lane, look) in beat.lanes.iter().zip(&plan.looks) {
-            self.lanes.looked(*lane, look, took.look, beaten.workers, now);
-        }
+        self.looked(beat, plan, took.look, beaten.workers);
         match plan.lapse {
             // There may be more.
             true if beaten.lapsed >= LAPSE_MAX as u64 => *self.lanes.lapses() = Pace::default(),
-            true => self.lanes.lapses().took(took.lapse, beaten.workers, now),
+            true => self.lanes.lapses().took(took.lapse, beaten.workers, Instant::now()),
             false => {}
         }
     }
